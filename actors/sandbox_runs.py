@@ -13,7 +13,7 @@ with all_alive():
     from actors.shell import Shell
     from fleet.kernel.errors import FleetError
     from fleet.kernel.ids import RunKey, StoryId
-    from fleet.policy.runs.spec import RunResult, RunSpec
+    from fleet.policy.runs.spec import LiveFolder, RunResult, RunSpec
     from fleet.sandbox.port import LogPage, RunProgress, SandboxHealth
     from fleet.sandbox.service.spread import node_of
     from fleet.wiring.endpoints import Endpoints
@@ -41,6 +41,13 @@ class RunsShell(Shell):
 
     async def _sweep_once(self) -> None:
         await self._supervisor.sweep()
+        for use in await self._supervisor.disk():
+            labels = {"node": use.node, "kind": use.kind}
+            self.telemetry.meter.set("fleet_disk_bytes", use.used_bytes, labels)
+            self.telemetry.meter.set("fleet_disk_held_bytes", use.held_bytes, labels)
+            self.telemetry.meter.set("fleet_disk_items", use.count, labels)
+            if use.limit_bytes is not None:
+                self.telemetry.meter.set("fleet_disk_limit_bytes", use.limit_bytes, labels)
 
     async def health(self) -> dict[str, Any]:
         """Name, process id and state; `active` runs are under way here."""
@@ -69,6 +76,10 @@ class RunsShell(Shell):
     async def holds(self, key: RunKey) -> bool:
         """Say whether the run of this key is under way here, when another supervisor asks."""
         return await self._supervisor.holds(key)
+
+    async def keeps(self, folder: LiveFolder) -> bool:
+        """Say whether a folder of this work session is on this node, when a caller asks where its runs go."""
+        return self._supervisor.keeps(folder)
 
     async def sandbox_health(self) -> SandboxHealth:
         """What the sandbox enforces here, by probes."""

@@ -193,7 +193,7 @@ async def council_bench(name: str, agents: Agents, log: EventLog | None = None) 
     await journal.load()
     tree = await blobs.put(encode_tree({"a.py": FileEntry("100644", await blobs.put(b"x = 1\n"))}))
     merged = TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20)
-    await journal.record("create", _created(), merged, _opened(), actor=Principal("user:bench"))
+    await journal.record("create", created(), merged, _opened(), actor=Principal("user:bench"))
     return Workbench(
         journal=journal,
         rules=rules.definitions,
@@ -205,7 +205,8 @@ async def council_bench(name: str, agents: Agents, log: EventLog | None = None) 
     )
 
 
-def _created() -> Payload:
+def created() -> Payload:
+    """The story of a benchmark."""
     return StoryCreated(
         project_id=EntityId("pr-one1"),
         epic_id=EntityId("ep-one1"),

@@ -215,6 +215,8 @@ def recorded(example: str) -> LongSession:
     facts["criterion"] |= {str(text) for text in story["acceptance_criteria"]}
     for path in sorted((folder / "replies").glob("*.json")):
         call = json.loads(path.read_text())
+        if "request" not in call:
+            continue  # what the recording says of itself
         prompt = "\n\n".join(message["content"] for message in call["request"]["messages"])
         turns += [
             HistoryTurn(version=len(turns) + 1, kind="prompt", text=prompt),

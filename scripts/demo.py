@@ -65,7 +65,7 @@ def _run(example: Example, repo: Path, model: str) -> tuple[int, dict[str, Any]]
         # Recorded replies answer the prompts of the packaged files only.
         environment["FLEET_CONFIG"] = str(configuration(STAGE / "config"))
     command = [sys.executable, "-m", "fleet.cli", "run", str(example.story), "--repo", str(repo)]
-    command += ["--model", model, "--yes", "po,qa", "--json"]
+    command += ["--model", model, "--yes", "po,qa", "--no-fetch", "--json"]
     if os.environ.get("RECORD"):
         command += ["--record", str(STAGE / "recording")]
     done = subprocess.run(command, env=environment, check=False, stdout=subprocess.PIPE, text=True)

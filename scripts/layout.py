@@ -17,8 +17,9 @@ ADAPTERS = frozenset(
 )
 """`rules` holds what the adapters of a port do alike."""
 
-APART = ("fleet/sandbox/inside/", "fleet/kernel/clock", "fleet/kernel/collector")
-"""Programs that run in the sandbox, where nothing of ours is installed; clocks; the garbage collector."""
+APART = ("fleet/sandbox/inside/", "fleet/kernel/clock", "fleet/kernel/collector", "fleet/knowledge/syntax")
+"""Programs that run in the sandbox or a process of their own, where nothing of ours is installed; clocks; the garbage
+collector."""
 
 
 def is_pure(path: str) -> bool:

@@ -99,7 +99,18 @@ def _run(story: Path, repo: Path, model: str | None, address: str, replies: Path
     # What a reply may take is bound by who writes it; no prompt says how long that is.
     own = configuration(_STAGE / "config", engines=({**ENGINE, "base_url": address},), timeout_s=3_600)
     environment = {**os.environ, "FLEET_HOME": str(_STAGE / "home"), "FLEET_CONFIG": str(own)}
-    command = [sys.executable, "-m", "fleet.cli", "run", str(story), "--repo", str(repo), "--yes", "po,qa"]
+    command = [
+        sys.executable,
+        "-m",
+        "fleet.cli",
+        "run",
+        str(story),
+        "--repo",
+        str(repo),
+        "--yes",
+        "po,qa",
+        "--no-fetch",
+    ]
     command += ["--model", model or "played", "--record", str(replies)]
     if model is None:
         say(f"Requests come to {_STAGE / 'requests'} as NNNN.request.txt; put NNNN.reply.txt beside each.")

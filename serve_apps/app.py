@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, gRPCOptions
 
@@ -13,7 +14,7 @@ from fleet.kernel.collector import all_alive
 from fleet.kernel.errors import ConfigError
 from fleet.wiring.endpoints import Endpoints
 from serve_apps.llm.address import LLM_PREFIX
-from serve_apps.rpc.front import RpcCalls
+from serve_apps.rpc.front import NoRpcCalls, RpcCalls
 from serve_apps.rpc.services import SERVICER_FUNCTIONS
 
 APPLICATION = "fleet"
@@ -50,6 +51,7 @@ def gateway_application(find: Find, front: ServeSettings) -> serve.Application:
     """REST, events and health of the fleet that `find` finds, and the same over gRPC where Serve has a port for it."""
 
     def build() -> Any:
+        listen_on_node()
         # Imported in the replica: who describes the deployments to Serve needs none of the routes.
         with all_alive():
             from serve_apps.routes.replica import gateway_app
@@ -68,6 +70,7 @@ def llm_application(find: Find, front: ServeSettings) -> serve.Application:
     """The models of the fleet that `find` finds."""
 
     def build() -> Any:
+        listen_on_node()
         with all_alive():
             from serve_apps.llm.replica import llm_app
 
@@ -75,10 +78,27 @@ def llm_application(find: Find, front: ServeSettings) -> serve.Application:
 
     @serve.deployment(name="llm", **_options(front.apps["llm"]))
     @serve.ingress(build)
-    class Llm:
+    class Llm(NoRpcCalls):
         """The models of a fleet in OpenAI's wire format."""
 
     return Llm.bind()
+
+
+def listen_on_node() -> None:
+    """Binds what other replicas ask of this process to the address of its node alone.
+
+    By itself it listens on every address of the machine; whoever asks takes the node's.
+    """
+    # Imported in the replica, which has it already.
+    from ray.serve._private import replica
+
+    bind: Callable[[Any, str], int] = replica.add_port_to_grpc_server  # pyright: ignore[reportPrivateImportUsage]
+    node = ray.util.get_node_ip_address()
+
+    def on_node(server: Any, address: str) -> int:
+        return bind(server, address.replace("[::]", f"[{node}]" if ":" in node else node))
+
+    replica.add_port_to_grpc_server = on_node  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _options(app: ServeAppSettings) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,10 @@ from serve_apps.problems import internal_error, problem_response
 from serve_apps.tracing import TRACE_HEADER, known_trace
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+MAX_DEPTH = 64
+"""Of nested values in a body: no schema needs as many, and what looks at values calls itself for each level."""
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_BRACKET = re.compile(rb"[][{}]")
 _LOG = logging.getLogger(__name__)
 
 
@@ -79,6 +84,8 @@ class RequestBounds:
         kind = headers.get("content-type", "").split(";")[0].strip().lower()
         if message.get("body") and kind != "application/json":
             raise UnsupportedMediaType("send application/json", allowed=["application/json"])
+        if is_deep(message.get("body", b"")):
+            raise MalformedRequest(f"the body is nested more than {MAX_DEPTH} levels deep", limit=MAX_DEPTH)
         waiting = [message]
 
         async def replay() -> Message:
@@ -102,6 +109,18 @@ class RequestBounds:
     def _too_large(self) -> PayloadTooLarge:
         limit = self._max_body_bytes
         return PayloadTooLarge(f"the body may have {limit} bytes", limit=limit)
+
+
+def is_deep(body: bytes) -> bool:
+    """Whether a value of this JSON stands in more than `MAX_DEPTH` others. Of what is no JSON it may say either."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_TEXT.sub(b"", body)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 class _Answer:

@@ -96,10 +96,10 @@ async def send(
     note_command(request.scope, story, CommandId(f"{who}/{key}"))
     trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
     body = recorded_body(sent)
-    found = await desk.command(story, sent, principal=who, key=key, trace_id=trace_id, body=body)
+    answer = await desk.command(story, sent, principal=who, key=key, trace_id=trace_id, body=body)
     taken = redacted_fields(sent.body(), body)
     views = tuple(RedactionView(field=row.field, kind=row.kind, count=row.count) for row in taken)
-    return Sent(story, CommandId(f"{who}/{key}"), isinstance(found, Pending), views)
+    return Sent(story, CommandId(f"{who}/{key}"), isinstance(answer, Pending), views)
 
 
 async def answered(

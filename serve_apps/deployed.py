@@ -47,6 +47,8 @@ def _front(args: Mapping[str, object]) -> ServeSettings:
         )
     endpoints = cluster_endpoints(os.environ)
     front = check_configuration(endpoints)
+    for line in endpoints.files.warnings():
+        _log.warning(line)
     path = endpoints.principals_file
     if not path.exists():
         raise ConfigError(

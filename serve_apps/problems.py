@@ -115,9 +115,9 @@ def validation_problem(request: Request, error: RequestValidationError) -> JSONR
 
 def http_problem(request: Request, error: HTTPException) -> JSONResponse:
     """The problem document of what the web framework itself refuses, such as an unknown path."""
-    found: FleetError = NotFound(f"there is nothing at {request.url.path}")
+    refusal: FleetError = NotFound(f"there is nothing at {request.url.path}")
     if error.status_code != 404:
-        found = MalformedRequest(f"{request.method} {request.url.path}: {error.detail}")
-    response = problem_response(found, instance=request.url.path, status=error.status_code)
+        refusal = MalformedRequest(f"{request.method} {request.url.path}: {error.detail}")
+    response = problem_response(refusal, instance=request.url.path, status=error.status_code)
     response.headers.update(error.headers or {})
     return response

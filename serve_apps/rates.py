@@ -35,15 +35,15 @@ class PrincipalRates:
         """The request is counted; RateLimited with `retry_after_s` when there were too many in the last minute."""
         most = self.settings.requests_per_minute
         now_ms = self.clock.monotonic_ms()
-        known = self._allowances.setdefault(who, _Allowance(most, now_ms))
-        known.left = min(most, known.left + (now_ms - known.at_ms) * most / 60_000)
-        known.at_ms = now_ms
-        if known.left < 1:
-            wait_s = math.ceil((1 - known.left) * 60 / most)
+        allowance = self._allowances.setdefault(who, _Allowance(most, now_ms))
+        allowance.left = min(most, allowance.left + (now_ms - allowance.at_ms) * most / 60_000)
+        allowance.at_ms = now_ms
+        if allowance.left < 1:
+            wait_s = math.ceil((1 - allowance.left) * 60 / most)
             raise RateLimited(
                 f"{who} may send {most} requests a minute; come again in {wait_s} s", limit=most, retry_after_s=wait_s
             )
-        known.left -= 1
+        allowance.left -= 1
 
     @contextmanager
     def one_more(self, who: Principal) -> Generator[None]:

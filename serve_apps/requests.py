@@ -67,12 +67,12 @@ def _no_number(name: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in fields:
             raise ValueError(f"key {name[:80]!r} stands twice")
-        found[name] = value
-    return found
+        fields[name] = value
+    return fields
 
 
 Json = Annotated[Any, Depends(_json)]

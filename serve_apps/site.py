@@ -63,11 +63,11 @@ def read_site(folder: Path = BUILT) -> Mapping[str, SiteFile]:
     if not (folder / "index.html").is_file():
         return {"": _file(Path("index.html"), _NO_DESK)}
     root = folder.resolve()
-    found: dict[str, SiteFile] = {}
+    files: dict[str, SiteFile] = {}
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.resolve().is_relative_to(root):
-            found[path.relative_to(root).as_posix()] = _file(path, path.read_bytes())
-    return {"": found.pop("index.html"), **found}
+            files[path.relative_to(root).as_posix()] = _file(path, path.read_bytes())
+    return {"": files.pop("index.html"), **files}
 
 
 def _file(path: Path, body: bytes) -> SiteFile:

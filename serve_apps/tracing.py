@@ -10,8 +10,8 @@ _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}
 
 def known_trace(header: str | None) -> str | None:
     """The header as it came, when it names a trace (W3C Trace Context, version 00); None for any other text."""
-    found = _FORM.fullmatch(header or "")
-    return header if found and int(found[1], 16) and int(found[2], 16) else None
+    match = _FORM.fullmatch(header or "")
+    return header if match and int(match[1], 16) and int(match[2], 16) else None
 
 
 def trace_id_of(header: str | None) -> str:

@@ -16,7 +16,7 @@ from cluster.local.record import find_running
 from cluster.local.service import package_directory
 from cluster.local.status import check_parts
 from cluster.local.valkey import server_binary
-from fleet.config.environment import config_files, load_settings
+from fleet.config.environment import config_files, configuration_warnings, load_settings
 from fleet.config.settings import FleetSettings, ServeSettings
 from fleet.kernel.errors import FleetError
 
@@ -52,6 +52,7 @@ async def doctor(environ: Mapping[str, str], *, extra: Sequence[ExtraCheck] = ()
     except FleetError as error:
         return [*rows, _failed("configuration", error)]
     rows.append(Check(name="configuration", ok=True, found=f"{len(names)} files, settings valid"))
+    rows += [Check(name="configuration", ok=True, found=line) for line in configuration_warnings(settings, environ)]
     rows += [_memory(settings), _disk(settings), *await _fleet(settings)]
     for check in extra:
         rows.extend(await check(settings))

@@ -115,15 +115,15 @@ async def _checked(name: str, check: Awaitable[None]) -> PartHealth:
 
 
 async def _http(name: str, url: str) -> PartHealth:
-    import httpx2
+    from fleet.web.answers import Unanswered
+    from fleet.web.http import HttpExchanges
 
     try:
-        async with httpx2.AsyncClient(timeout=5.0, trust_env=False) as client:
-            answer = await client.get(url)
-    except httpx2.HTTPError as error:
-        return PartHealth(name=name, state="failed", found=f"{url} does not answer ({type(error).__name__})")
+        answer = await HttpExchanges(timeout_s=5.0).ask("GET", url, headers={}, most=0)
+    except Unanswered as error:
+        return PartHealth(name=name, state="failed", found=f"{url} does not answer ({error.kind})")
     state = "ok" if answer.is_success else "failed"
-    return PartHealth(name=name, state=state, found=f"{url} answers {answer.status_code}")
+    return PartHealth(name=name, state=state, found=f"{url} answers {answer.status}")
 
 
 def _arguments(pid: int) -> list[str]:

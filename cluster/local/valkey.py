@@ -82,7 +82,7 @@ class Valkey:
         return self._child is not None and self._child.is_alive
 
     async def start(self) -> None:
-        """The server answers PING with our password, and it is ours: its own pid is that of our child."""
+        """The server has loaded its data and answers with our password, and its own pid is that of our child."""
         private_directory(self._dir)
         self._password = recorded_secret(self._dir / "password")
         self._port = self._port or free_port()
@@ -133,7 +133,7 @@ class Valkey:
 
         client = redis.asyncio.Redis.from_url(self.url, socket_connect_timeout=1, socket_timeout=1)
         try:
-            info = await client.info("server")
+            info = await client.info("server", "persistence")
         except redis.exceptions.AuthenticationError as error:
             raise self._foreign() from error
         except (redis.exceptions.RedisError, OSError):
@@ -142,7 +142,8 @@ class Valkey:
             await client.aclose()
         if info["process_id"] != child.pid:
             raise self._foreign()
-        return True
+        # It answers INFO while it reads its file, and refuses all else.
+        return not info["loading"]
 
     def _foreign(self) -> StoreUnavailable:
         return StoreUnavailable(

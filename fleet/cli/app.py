@@ -16,15 +16,17 @@ from fleet.cli.cluster.deploy_app import app as deploy
 from fleet.cli.cluster.manifests import app as cluster
 from fleet.cli.cluster.submit import submit_command
 from fleet.cli.models.app import budget, council, models
-from fleet.cli.output import Output, guarded
+from fleet.cli.output import Output
 from fleet.cli.parameters import (
-    AsJson,
     Budget,
     Delegates,
     Model,
     PythonEnvironment,
+    Reason,
     Repository,
+    Rigor,
     StoryArg,
+    command,
     roles_of,
     toolchain_of,
 )
@@ -32,7 +34,7 @@ from fleet.cli.project.app import discovery, epic, project
 from fleet.cli.project.ceremony_app import app as ceremony
 from fleet.cli.store.app import dlq, graph, sandbox
 from fleet.cli.story.app import app as story
-from fleet.cli.story.app import session
+from fleet.cli.story.app import init_command, session
 
 _VERSION = f"fleet {__version__}"
 _VARIABLE = "FLEET_OBSERVABILITY_LOG_FORM"
@@ -87,7 +89,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 add_groups(app)
-app.command("submit")(submit_command)
+command(app, "submit")(submit_command)
+command(app, "init")(init_command)
 
 
 def main() -> None:
@@ -116,29 +119,31 @@ def root(
         raise typer.Exit
 
 
-@app.command()
+@command(app, continued_by="`fleet resume`")
 def run(
-    story_file: Annotated[Path | None, typer.Argument(help="Story as YAML.", metavar="STORY.yaml")] = None,
+    output: Output,
+    what: Annotated[
+        str | None, typer.Argument(help="What you want, in one sentence; or a story file.", metavar="SENTENCE|FILE")
+    ] = None,
     repo: Repository = ".",
-    goal: Annotated[str | None, typer.Option(help="One line instead of a story file.")] = None,
+    goal: Annotated[str | None, typer.Option(help="The sentence, where it looks like a file.")] = None,
     model: Model = None,
     record: Annotated[Path | None, typer.Option(help="Keep every model reply in this folder.")] = None,
-    rigor: Annotated[str | None, typer.Option(help="L0 to L3; replaces that of the file.")] = None,
+    rigor: Rigor = None,
     yes: Delegates = "",
     python: PythonEnvironment = None,
+    no_fetch: Annotated[bool, typer.Option("--no-fetch", help="Fetch no packages of its lockfile first.")] = False,
     answers: Annotated[list[str] | None, typer.Option("--answer", help="qu-1=TEXT, a question about the goal.")] = None,
     limits: Budget = "",
-    as_json: AsJson = False,
-) -> None:
-    """Run one story to its end or to a gate; the branch fleet/<story> holds the result."""
+) -> int:
+    """Run a sentence or a story to its end or to a gate; the branch fleet/<story> holds the result."""
     from fleet.cli.settings import absolute_model, settings
     from fleet.cli.story.goal import run_goal
     from fleet.cli.story.run import run_story
-    from fleet.cli.story.run_options import RunOptions
+    from fleet.cli.story.run_options import RunOptions, options_for
 
-    output = Output(as_json=as_json)
     options = RunOptions(
-        story=story_file,
+        story=None,
         goal=goal,
         repo=repo,
         model=absolute_model(model),
@@ -148,145 +153,136 @@ def run(
         toolchain=toolchain_of(python),
         limits=limits,
         answers=tuple(answers or ()),
+        fetches=not no_fetch,
     )
-    begin = run_story if goal is None else run_goal
-    guarded(output, lambda: begin(settings(), options, output), continued_by="`fleet resume`")
+
+    given = options_for(what, options)
+    return (run_story if given.goal is None else run_goal)(settings(), given, output)
 
 
-@app.command()
+@command(app)
 def up(
+    output: Output,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the fleet is ready.")] = False,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Start the local fleet: Ray, embedded services, actors and the HTTP front."""
     from fleet.cli.local.lifecycle import start
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: start(output, detach=detach))
+    return start(output, detach=detach)
 
 
-@app.command()
-def down(as_json: AsJson = False) -> None:
+@command(app)
+def down(output: Output) -> int:
     """Stop the local fleet; nothing of it is left running."""
     from fleet.cli.local.lifecycle import stop
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: stop(output))
+    return stop(output)
 
 
-@app.command()
-def status(as_json: AsJson = False) -> None:
+@command(app)
+def status(output: Output) -> int:
     """Show the running fleet: addresses, actors, memory by process."""
     from fleet.cli.local.lifecycle import show_status
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: show_status(output))
+    return show_status(output)
 
 
-@app.command("pause")
+@command(app, "pause")
 def pause_fleet(
-    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "", as_json: AsJson = False
-) -> None:
+    output: Output,
+    reason: Reason = "",
+) -> int:
     """Hold every story back: no step starts until `fleet unpause`; what runs may end."""
     from fleet.cli.local.fleet_pause import pause
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: pause(output, reason=reason))
+    return pause(output, reason=reason)
 
 
-@app.command("unpause")
-def unpause_fleet(note: Annotated[str, typer.Option(help="Why now.")] = "", as_json: AsJson = False) -> None:
+@command(app, "unpause")
+def unpause_fleet(output: Output, note: Annotated[str, typer.Option(help="Why now.")] = "") -> int:
     """Let a paused fleet go on."""
     from fleet.cli.local.fleet_pause import unpause
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: unpause(output, note=note))
+    return unpause(output, note=note)
 
 
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
+@command(app)
+def doctor(output: Output) -> int:
     """Say what is wrong on this machine, and the mend."""
     from fleet.cli.local.lifecycle import examine
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: examine(output))
+    return examine(output)
 
 
-@app.command()
+@command(app)
 def events(
+    output: Output,
     story_id: StoryArg,
     after: Annotated[int, typer.Option(help="Only events after this version.")] = 0,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Print the event log of a story."""
     from fleet.cli.story.stories import show_events
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: show_events(output, story_id, after=after))
+    return show_events(output, story_id, after=after)
 
 
-@app.command()
+@command(app)
 def report(
+    output: Output,
     story_id: StoryArg,
     form: Annotated[str, typer.Option("--format", help="md, html or json.")] = "md",
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Print the technical report of a story."""
     from fleet.cli.story.stories import show_report
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: show_report(output, story_id, form=form))
+    return show_report(output, story_id, form=form)
 
 
-@app.command()
+@command(app)
 def replay(
+    output: Output,
     story_id: Annotated[str | None, typer.Argument(help="Id of a story.", metavar="STORY")] = None,
     at: Annotated[int | None, typer.Option(help="Only this version instead of the last one.")] = None,
     every: Annotated[bool, typer.Option("--every", help="Every version, one a line.")] = False,
     archive: Annotated[Path | None, typer.Option("--from", help="An exported stream instead of the log.")] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Fold and plan a recorded story again and print the digests; equal on every machine."""
     from fleet.cli.story.replay import replay_story
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: replay_story(output, story_id, at=at, every=every, archive=archive))
+    return replay_story(output, story_id, at=at, every=every, archive=archive)
 
 
-@app.command()
+@command(app)
 def export(
+    output: Output,
     parquet: Annotated[Path, typer.Option(help="New or empty folder for the tables.", metavar="DIR")],
     story: Annotated[list[str] | None, typer.Option(help="Only this story; may be given again.", metavar="ID")] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Write the trajectories of stories as Parquet: messages, tool calls, evidence, votes, outcomes, tokens."""
     from fleet.cli.audit.export import export_trajectories
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: export_trajectories(output, parquet, story or []))
+    return export_trajectories(output, parquet, story or [])
 
 
-@app.command()
+@command(app)
 def resume(
+    output: Output,
     story_id: StoryArg,
     note: Annotated[str, typer.Option(help="Why a parked story may go on.")] = "",
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Continue a story: unpark it if it is parked, and watch it to its end or the next gate."""
     from fleet.cli.story.stories import resume_story
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: resume_story(output, story_id, note=note))
+    return resume_story(output, story_id, note=note)
 
 
-@app.command("accept-loss")
+@command(app, "accept-loss")
 def accept_loss(
+    output: Output,
     stream: Annotated[str, typer.Argument(help="Id of a story, or stream as the audit names it.", metavar="STREAM")],
     reason: Annotated[str, typer.Option(help="Why the loss is accepted; 10 characters or more.")],
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Let a stream whose end was lost take events again; who accepted it is recorded and signed."""
     from fleet.cli.audit.verify import accept_loss
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: accept_loss(output, stream, reason=reason))
+    return accept_loss(output, stream, reason=reason)

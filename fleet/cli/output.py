@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,6 +26,11 @@ def shown(text: object) -> str:
     return escape("".join(visible))
 
 
+def shown_name(text: object) -> str:
+    """As `shown`, for a name in a line: a break within it, which would forge a line, is visible too."""
+    return shown(text).replace("\n", "\\n")
+
+
 class Output:
     """With `as_json` one JSON object is the last line of standard output; everything else goes to standard error."""
 
@@ -37,6 +43,24 @@ class Output:
     def is_terminal(self) -> bool:
         """Whether a person reads what `say` prints, and nothing keeps it."""
         return self._plain.is_terminal
+
+    @property
+    def asks(self) -> bool:
+        """Whether somebody at a terminal can be asked."""
+        return not self.as_json and self.is_terminal and sys.stdin.isatty()
+
+    async def ask(self, question: str) -> str:
+        """What the person at the terminal writes on one line; nothing when the input ends. The fleet runs meanwhile."""
+        self._plain.print(f"{question} ", end="")
+        terminal, ready = sys.stdin.fileno(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(terminal, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(terminal)
+        # A terminal gives one line a time; a buffered reader would keep what was pasted behind it.
+        return os.read(terminal, 4096).decode(errors="replace").strip()
 
     def say(self, text: str) -> None:
         """Prints one line for people. It is markup of rich: text of people and models goes through `shown`."""

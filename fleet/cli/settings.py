@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.local.record import find_running
-from fleet.config.environment import load_settings
+from fleet.config.environment import configuration_warnings, load_settings
 from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import StoreUnavailable
 from fleet.models.engines.recorded import read_about
@@ -22,20 +22,25 @@ def settings() -> FleetSettings:
     return load_settings(os.environ)
 
 
-def needed_addresses(found: FleetSettings) -> StorePlaces:
+def warnings_of(fleet_settings: FleetSettings) -> list[str]:
+    """Keys of its files and variables that have no effect any more, each with its place and what to do."""
+    return configuration_warnings(fleet_settings, os.environ)
+
+
+def needed_addresses(fleet_settings: FleetSettings) -> StorePlaces:
     """Where the stores of the fleet answer: of the one that is up here, else those that the settings name.
 
     The latter is so in a pod of a cluster, where the fleet is no process of this home. StoreUnavailable says how to
     start a fleet when neither is there.
     """
-    running = find_running(found.home)
+    running = find_running(fleet_settings.home)
     if running is not None:
         return running.addresses
-    if found.redis_url is not None and not found.needs_graph:
+    if fleet_settings.redis_url is not None and not fleet_settings.needs_graph:
         from fleet.wiring.places import given_places
 
-        return given_places(found)
-    raise StoreUnavailable(f"no fleet is running in {found.home}: start one with `fleet up --detach`")
+        return given_places(fleet_settings)
+    raise StoreUnavailable(f"no fleet is running in {fleet_settings.home}: start one with `fleet up --detach`")
 
 
 def absolute_model(model: str | None) -> str | None:

@@ -16,6 +16,8 @@ class FileBlobSettings(Settings):
     kind: Literal["file"] = "file"
     shared: bool = False
     """The home is a volume that all nodes mount; without it a fleet of several machines does not start."""
+    limit_bytes: int | None = Field(default=200 << 30, ge=1 << 20)
+    """Bytes on the disk; a further blob is refused (`store_full`), and stories wait until there is room. Null: none."""
 
 
 class RedisBlobSettings(Settings):

@@ -51,6 +51,15 @@ def parse_document(raw: bytes, *, file: str) -> dict[str, Any]:
     return deepcopy(_parsed(raw, file))
 
 
+def node_of(raw: bytes) -> yaml.Node | None:
+    """The nodes of a document that `parse_document` takes, with the lines where they stand."""
+    loader = _StrictLoader(raw.decode())
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
 @lru_cache(maxsize=32)
 def _parsed(raw: bytes, file: str) -> dict[str, Any]:
     # Parts of one process read the same files again and again, and YAML takes most of the time that they need to start.

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from fleet.config.document import invalid, problems_of
 from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.config.retired import retired_variables
 from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import ConfigError
 
@@ -86,6 +87,11 @@ def load_settings(environ: Mapping[str, str], *, packaged: Path | None = None) -
     return settings
 
 
+def configuration_warnings(settings: FleetSettings, environ: Mapping[str, str]) -> list[str]:
+    """What stands in files or environment and has no effect any more, each with its place and what to do."""
+    return [*config_files(settings).warnings(), *retired_variables(environ)]
+
+
 def config_files(settings: FleetSettings, *, packaged: Path | None = None) -> ConfigFiles:
     """The config files that belong to these settings."""
     return ConfigFiles(packaged or packaged_directory(), settings.config)
@@ -93,7 +99,7 @@ def config_files(settings: FleetSettings, *, packaged: Path | None = None) -> Co
 
 def _refuse_unknown(given: Mapping[str, str], keys: Mapping[str, Key]) -> None:
     for name in sorted(given):
-        if name in keys or name.startswith(_FOREIGN):
+        if name in keys or name.startswith(_FOREIGN) or retired_variables({name: given[name]}):
             continue
         near = get_close_matches(name, list(keys), n=1, cutoff=0.75)
         hint = f"did you mean {near[0]}?" if near else "see docs/configuration.md for all names"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from fleet.config.document import parse_document, validated
+from fleet.config.retired import drop_retired, retired_warnings
 from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import ConfigError
 from fleet.kernel.ids import Digest
@@ -60,8 +61,13 @@ class ConfigFiles:
             raise ConfigError(f"cannot read {path}: {error.strerror}", file=str(path)) from error
 
     def document(self, name: str) -> dict[str, Any]:
-        """The active YAML file as a mapping. Raises ConfigError naming file and line."""
-        return parse_document(self.read(name), file=str(self.path(name)))
+        """The active YAML file as a mapping, without keys that went. Raises ConfigError naming file and line."""
+        return drop_retired(parse_document(self.read(name), file=str(self.path(name))), name)
+
+    def warnings(self) -> list[str]:
+        """Keys of files of the site that have no effect any more, each with file, line and what to do."""
+        names = [] if self.overlay is None else _names_below(self.overlay)
+        return [line for n in names for line in retired_warnings(self.read(n), n, file=str(self.path(n)))]
 
     def load(self, name: str, model: type[M]) -> M:
         """The active YAML file as this model. Raises ConfigError naming file, path and reason of every problem."""

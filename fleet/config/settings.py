@@ -250,6 +250,29 @@ SandboxBackendSettings = Annotated[
 ]
 
 
+class SessionDiskSettings(Settings):
+    """What work sessions may take on the disk of each node; what no command uses makes room, the oldest first."""
+
+    bases_bytes: int = Field(default=20 << 30, ge=1 << 20)
+    """Bytes of base folders: one for each tree, and where the fleet is root for each story."""
+    folders_bytes: int = Field(default=20 << 30, ge=1 << 20)
+    """Bytes of what sessions wrote over their bases, or of their whole folders where overlays are refused."""
+    folders: int = Field(default=200, ge=1, le=10_000)
+    """Folders that are kept between commands."""
+    idle_s: int = Field(default=7_200, ge=60)
+    """Seconds until a folder that no command used goes."""
+
+
+class RegistrySettings(Settings):
+    """Where the packages of one language come from when the environment of a repository is made."""
+
+    url_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")] | None = None
+    """Variable of the fleet that holds the address, with a name and password where it wants them; it is recorded
+    nowhere. Unset: what pip, npm or go of this machine are set up for."""
+    hosts: tuple[Annotated[str, Field(min_length=1, max_length=260)], ...] = ()
+    """Further hosts that packages are sent from: `host`, `host:port` or `.suffix`."""
+
+
 class SandboxSettings(Settings):
     """The sandbox of every node."""
 
@@ -257,6 +280,9 @@ class SandboxSettings(Settings):
     """What holds the runs: `kind` bubblewrap, podman, docker, kubernetes, or that of a package; the name alone is
     enough where nothing else is to be said."""
 
+    disk: SessionDiskSettings = SessionDiskSettings()
+    registries: Mapping[Literal["python", "node", "go", "rust"], RegistrySettings] = {}
+    """By language. The one run that fetches what a lockfile asks for reaches these alone."""
     max_waiting: int = Field(default=64, ge=0, le=10_000)
     """Runs that wait beside those under way, which are two for each core; one more is refused and may come later."""
     # Source: RC-32.
@@ -380,8 +406,6 @@ class FleetSettings(Settings):
     where nothing else is to be said."""
     council_shards: int = Field(default=1, ge=1)
     """Number of council actors."""
-    context_replicas: int = Field(default=1, ge=1)
-    """Number of context actors."""
     pools: Mapping[str, Annotated[int, Field(ge=0, le=64)]] = {}
     """Number of agents by role or profile; a role that is not named has one."""
     placement: Mapping[ActorKind, Mapping[LabelKey, LabelChoice]] = {}
@@ -441,6 +465,10 @@ class ChatFrontSettings(Settings):
     """Time of one reply, its wait for an engine included."""
 
 
+RPC_MESSAGE_BYTES = 4 * 2**20
+"""Longer messages of gRPC are refused before they are read as a whole; what is in one is bound by `max_body_bytes`."""
+
+
 class ServeSettings(Settings):
     """Everything that config/serve.yaml says; the port is `ports.gateway` of fleet.yaml."""
 
@@ -449,11 +477,6 @@ class ServeSettings(Settings):
     # Source: AP-10.
     origins: tuple[str, ...]
     """Origins of other sites whose pages may call the API; empty allows none."""
-    # Source: AP-4.
-    command_wait_s: int = Field(ge=0, le=60)
-    """How long a command waits for its owner before 202 is answered."""
-    request_timeout_s: int = Field(ge=1)
-    """A request other than a stream ends after this."""
     # Source: AP-9.
     max_body_bytes: int = Field(ge=1, le=1_048_576)
     """Larger bodies are refused."""

@@ -19,8 +19,6 @@ from fleet.story.state import Decision, StoryState, TaskState
 
 _QA_STATES = frozenset({"pending_qa", "qa_testing", "qa_passed", "qa_failed"})
 _WAITS_FOR_QA = frozenset({"pending_qa", "qa_testing"})
-_OPERATED = frozenset({"DEPLOY", "MONITOR"})
-"""States of a story that is being operated, whoever has a task in it."""
 _ACROSS_EPICS = frozenset({"ARCHITECTURE", "INFRASTRUCTURE", "SECURITY"})
 """Categories of decisions that an architect sees of stories in epics that are not its own (CX-11)."""
 
@@ -108,6 +106,11 @@ class RowRules:
     def _of(self, held: Iterable[str]) -> list[Role]:
         return [self.roles[name] for name in held if name in self.roles]
 
+    def _is_operated(self, state: StoryState) -> bool:
+        """Whether it is being operated, whoever has a task in it."""
+        lifecycle = self.fsm().lifecycles.get(state.lifecycle)
+        return lifecycle is not None and lifecycle.is_operated(state.state)
+
     def _has_epic(self, who: Principal, epic_id: str) -> bool:
         epics = self.epics(who)
         return epics is None or epic_id in epics
@@ -124,7 +127,7 @@ class RowRules:
                 waits = any(task.state in _WAITS_FOR_QA for task in state.tasks.values())
                 return waits or self._phase(state) == "TEST"
             case "role_tasks":
-                is_operated = role.scope == "operations" and state.state in _OPERATED
+                is_operated = role.scope == "operations" and self._is_operated(state)
                 return is_operated or any(self._is_of(role, task) for task in state.tasks.values())
             case "assigned_epics":
                 return self._has_epic(who, state.epic_id)

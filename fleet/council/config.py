@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fleet.kernel.types import Frozen, MockMode, Rigor, RoleName
 
@@ -35,8 +35,6 @@ class CouncilDefaults(Frozen):
     """Each voter is asked twice, with the order of candidates reversed."""
     max_on_ballot: Annotated[int, Field(ge=2, le=5)] = 5
     """Candidates on a ballot."""
-    max_tests: Annotated[int, Field(ge=1, le=10)] = 10
-    """Generated tests."""
     critiques: bool = True
     """A repair is shown one critique by a member that is not the author."""
 
@@ -59,11 +57,13 @@ class CouncilPool(Frozen):
     modes: tuple[MockMode, ...] = ()
     """Behaviour of mock seats, repeating; only for kind mock."""
 
-    @model_validator(mode="after")
-    def _modes_are_for_mocks(self) -> Self:
-        if self.modes and self.kind != "mock":
-            raise ValueError(f"modes are for kind mock, not for {self.kind}: remove them or change the kind")
-        return self
+    @field_validator("modes")
+    @classmethod
+    def _modes_are_for_mocks(cls, modes: tuple[MockMode, ...], given: ValidationInfo) -> tuple[MockMode, ...]:
+        kind = given.data.get("kind", "mock")
+        if modes and kind != "mock":
+            raise ValueError(f"modes are for kind mock, not for {kind}: remove them or change the kind")
+        return modes
 
 
 class NamedAgent(Frozen):

@@ -11,6 +11,7 @@ from cachetools import LRUCache
 
 from fleet.desk.archive import tombstone_of
 from fleet.events.envelope import StoredEvent
+from fleet.events.story import RepoSource
 from fleet.kernel.clock import Clock
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import (
@@ -23,6 +24,7 @@ from fleet.kernel.errors import (
     from_wire,
 )
 from fleet.kernel.ids import CommandId, Principal, StoryId, StreamId
+from fleet.kernel.types import Phase
 from fleet.log.port import Answer, Command, EventLog, Feed, Inbox
 from fleet.redaction.redact_json import redact_json
 from fleet.story.approvals import pending_approvals
@@ -74,6 +76,8 @@ class StoryLine:
     score: str | None
     version: int
     waiting_for: str | None
+    phase: Phase = "DESIGN"
+    """Of its state; the last one for a state that its lifecycle has no longer."""
     project_id: str = "pr-default"
     epic_id: str = "ep-inbox"
     priority: int = 5
@@ -90,6 +94,23 @@ class StoryLine:
     tokens: int = 0
     created_ms: int = 0
     updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoryBeside:
+    """Another story that is at work on the same repository, and what it holds there."""
+
+    state: StoryState
+    branch: str
+    """Where its work ends up; no other story writes there."""
+    waiting_for: str | None
+    """What a person has to do for it; None while it works."""
+
+    @property
+    def told(self) -> str:
+        """The story in one line, for a person."""
+        does = f"waits: {self.waiting_for}" if self.waiting_for else f"is at work in {self.state.state}"
+        return f"{self.state.story_id} {does}; it holds the branch {self.branch} and works in folders of its own"
 
 
 UNREADABLE = (LogCorrupted, UnsupportedSchema)
@@ -126,6 +147,10 @@ def recorded_body(sent: StoryCommand) -> dict[str, Any]:
 def request_key(what: str, body: Mapping[str, Any]) -> str:
     """A key for this request alone: sent again it counts once, and one that was refused bars no other body (AP-2)."""
     return f"{what}/{digest_of_json(dict(body)).hex[:12]}"
+
+
+def _place(repo: RepoSource) -> tuple[str, str]:
+    return repo.provider, repo.url.rstrip("/").removesuffix(".git")
 
 
 class PlanningDesk:
@@ -274,6 +299,20 @@ class PlanningDesk:
         self.damaged = tuple(damaged)
         return Survey(tuple(states), self.damaged)
 
+    async def beside(self, story_id: StoryId) -> tuple[StoryBeside, ...]:
+        """The other stories that were started on the same repository and are not over."""
+        own = (await self.state(story_id)).start
+        if own is None:
+            return ()
+        return tuple(
+            StoryBeside(state, f"fleet/{state.story_id}", self.waiting_for(state))
+            for state in await self.states()
+            if state.start is not None
+            and state.story_id != story_id
+            and not state.closed
+            and _place(state.start.repo) == _place(own.repo)
+        )
+
     async def project_of(self, story_id: StoryId) -> str | None:
         """The project of the story, which never changes; None when there is no such story."""
         project_id = self._projects.get(story_id)
@@ -312,6 +351,7 @@ class PlanningDesk:
             score=state.score.score if state.score else None,
             version=state.version,
             waiting_for=self.waiting_for(state),
+            phase=self._phase(state),
             project_id=state.project_id,
             epic_id=state.epic_id,
             priority=state.priority,
@@ -327,6 +367,10 @@ class PlanningDesk:
             created_ms=state.created_ms,
             updated_ms=state.updated_ms,
         )
+
+    def _phase(self, state: StoryState) -> Phase:
+        lifecycle = self._fsm.lifecycles.get(state.lifecycle)
+        return lifecycle.phase(state.state) if lifecycle is not None and state.state in lifecycle.states else "DOCS"
 
     def waiting_for(self, state: StoryState) -> str | None:
         """What a person has to do next, None when nothing waits for a person."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from fleet.desk.planning import ANSWER_S, Pending, asked, settled
@@ -12,6 +11,7 @@ from fleet.kernel.ids import CommandId, Principal
 from fleet.log.port import Command, Inbox
 from fleet.owner.platform_view import PlatformView
 from fleet.planning.platform_state import PLATFORM, PlatformState
+from fleet.projects.platform_commands import AnyPlatformCommand, RecordDenial, RecordOverride
 from fleet.redaction.redact_json import redact_json
 
 _PATIENCE_S = 60.0
@@ -36,8 +36,7 @@ class PlatformDesk:
 
     async def command(
         self,
-        name: str,
-        body: Mapping[str, Any],
+        sent: AnyPlatformCommand,
         *,
         principal: Principal,
         key: str,
@@ -45,31 +44,16 @@ class PlatformDesk:
         trace_id: str = "",
     ) -> dict[str, Any] | Pending:
         """As `PlanningDesk.command`, for the platform's stream (AP-4)."""
-        command = Command(
-            command_id=CommandId(f"{principal}/{key}"),
-            stream=PLATFORM,
-            name=name,
-            principal=principal,
-            body=redact_json(dict(body)),
-            trace_id=trace_id,
-        )
-        return await asked(self._inbox, command, timeout_s=timeout_s)
+        return await asked(self._inbox, _queued(sent, principal, key, trace_id), timeout_s=timeout_s)
 
     async def denied(self, principal: Principal, action: str, what: str, *, rule_id: str) -> None:
         """Queue the record of an attempt on something hidden (CX-16); one within a minute stands for all like it.
 
         StoreUnavailable when it cannot be queued.
         """
-        body = {"action": action, "object": what, "rule_id": rule_id}
-        moment = digest_of_json({**body, "minute": self.now_ms // _MINUTE_MS}).hex[:32]
-        command = Command(
-            command_id=CommandId(f"{principal}/denied-{moment}"),
-            stream=PLATFORM,
-            name="record_denial",
-            principal=principal,
-            body=body,
-        )
-        await self._inbox.submit(command)
+        sent = RecordDenial(action=action, object=what, rule_id=rule_id)
+        moment = digest_of_json({**sent.body(), "minute": self.now_ms // _MINUTE_MS}).hex[:32]
+        await self._inbox.submit(_queued(sent, principal, f"denied-{moment}"))
 
     async def overridden(self, principal: Principal, action: str, what: str, *, reason: str) -> None:
         """Record that somebody used the incident override, each time anew (CX-18).
@@ -77,10 +61,21 @@ class PlatformDesk:
         Returns once it is on record: StoreUnavailable when no shard answered, and then nothing may be shown.
         """
         self._overrides += 1
-        body = {"action": action, "object": what, "reason": reason}
-        moment = digest_of_json({**body, "ms": self.now_ms, "nth": self._overrides}).hex[:32]
-        await self.require("record_override", body, principal=principal, key=f"override-{moment}")
+        sent = RecordOverride(action=action, object=what, reason=reason)
+        moment = digest_of_json({**sent.body(), "ms": self.now_ms, "nth": self._overrides}).hex[:32]
+        await self.require(sent, principal=principal, key=f"override-{moment}")
 
-    async def require(self, name: str, body: Mapping[str, Any], *, principal: Principal, key: str) -> dict[str, Any]:
+    async def require(self, sent: AnyPlatformCommand, *, principal: Principal, key: str) -> dict[str, Any]:
         """As `command`, waiting up to a minute; StoreUnavailable when no shard answered."""
-        return settled(await self.command(name, body, principal=principal, key=key, timeout_s=_PATIENCE_S), name)
+        return settled(await self.command(sent, principal=principal, key=key, timeout_s=_PATIENCE_S), sent.command)
+
+
+def _queued(sent: AnyPlatformCommand, principal: Principal, key: str, trace_id: str = "") -> Command:
+    return Command(
+        command_id=CommandId(f"{principal}/{key}"),
+        stream=PLATFORM,
+        name=sent.command,
+        principal=principal,
+        body=redact_json(sent.body()),
+        trace_id=trace_id,
+    )

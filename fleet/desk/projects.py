@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,15 +14,14 @@ from fleet.log.port import Command, EventLog, Inbox
 from fleet.planning.backlog_review import BacklogReview
 from fleet.planning.discovery import DiscoveryProposal
 from fleet.planning.project_state import DEFAULT_PROJECT, Ceremony, Discovery, Epic, ProjectState
-from fleet.projects.outlines import read_review
-from fleet.projects.project_commands import read_discovery
+from fleet.projects.documents import read_discovery, read_review
+from fleet.projects.project_commands import ProjectCommand
 from fleet.projects.project_owner import project_state
 from fleet.redaction.redact_json import redact_json
 from fleet.story.commands.plan_versions import takes_outline
 from fleet.trees.port import BlobStore
 
 _PATIENCE_S = 60.0
-_BEFORE_BUILD = frozenset(["BACKLOG", "DRAFT", "DESIGN", "NEW", "PLANNING"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,8 @@ def epic_status(epic: Epic, stories: Sequence[StoryLine]) -> str:
     if not stories:
         return "active"
     if not open_ones:
-        return "completed" if any(s.state == "DONE" for s in stories) else "active"
-    in_build = any(s.state not in _BEFORE_BUILD for s in stories)
+        return "completed" if any(s.disposition == "closed" for s in stories) else "active"
+    in_build = any(s.phase != "DESIGN" for s in stories)
     return "in_progress" if in_build else "planning"
 
 
@@ -57,8 +56,7 @@ class ProjectDesk:
     async def command(
         self,
         project_id: EntityId,
-        name: str,
-        body: Mapping[str, Any],
+        sent: ProjectCommand,
         *,
         principal: Principal,
         key: str,
@@ -70,19 +68,19 @@ class ProjectDesk:
         command = Command(
             command_id=command_id,
             stream=StreamId(f"project:{project_id}"),
-            name=name,
+            name=sent.command,
             principal=principal,
-            body=redact_json(dict(body)),
+            body=redact_json(sent.body()),
             trace_id=trace_id,
         )
         return await asked(self._inbox, command, timeout_s=timeout_s)
 
     async def require(
-        self, project_id: EntityId, name: str, body: Mapping[str, Any], *, principal: Principal, key: str
+        self, project_id: EntityId, sent: ProjectCommand, *, principal: Principal, key: str
     ) -> dict[str, Any]:
         """As `command`, waiting up to a minute; StoreUnavailable when no shard answered."""
-        answer = await self.command(project_id, name, body, principal=principal, key=key, timeout_s=_PATIENCE_S)
-        return settled(answer, name)
+        answer = await self.command(project_id, sent, principal=principal, key=key, timeout_s=_PATIENCE_S)
+        return settled(answer, sent.command)
 
     async def require_story(self, principal: Principal, story_id: StoryId, *, timeout_s: float = _PATIENCE_S) -> None:
         """The story that an accepted discovery named is there; raises what its creation was refused with."""
@@ -152,7 +150,9 @@ class ProjectDesk:
             story = await self.planning.state(decision.story_id)
         except StoryNotFound:
             story = None
-        if story is not None and (decision.plan_id in story.plans or takes_outline(story)):
+        if story is not None and (
+            decision.plan_id in story.plans or takes_outline(story, self.planning.fsm.lifecycles)
+        ):
             return decision
         return decision.model_copy(update={"plan_id": None})
 

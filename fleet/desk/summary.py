@@ -9,7 +9,7 @@ from fleet.council.evidence import CandidateEvidence
 from fleet.events.codec import decode
 from fleet.events.council import BallotCast, DraftReceived
 from fleet.events.envelope import StoredEvent
-from fleet.events.story import StoryTransitioned
+from fleet.events.story import StoryCreated, StoryTransitioned
 from fleet.story.state import CouncilRecord, StoryState
 
 
@@ -119,10 +119,12 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def phase_seconds(events: Sequence[StoredEvent]) -> dict[str, float]:
     """Seconds spent in each state of the lifecycle, in the order in which the states were first entered."""
     spent: dict[str, float] = {}
-    state, since = "BACKLOG", events[0].ts_ms if events else 0
+    state, since = "", events[0].ts_ms if events else 0
     for event in events:
         payload = decode(event)
-        if isinstance(payload, StoryTransitioned):
+        if isinstance(payload, StoryCreated):
+            state = payload.first_state
+        elif isinstance(payload, StoryTransitioned):
             spent[state] = spent.get(state, 0) + (event.ts_ms - since) / 1000
             state, since = payload.to, event.ts_ms
     if events:

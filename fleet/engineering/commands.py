@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from shlex import join
 from typing import NamedTuple
 
 from fleet.engineering.tools import MAX_TIMEOUT_S, SessionCall, checked_glob
@@ -117,6 +118,76 @@ class ToldOfTests(NamedTuple):
     line: str
     failure: Digest | None
     """Equal for the same new failures; None when there are none."""
+
+
+_FORMATTERS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "ruff": ((".py", ".pyi"), "ruff format --no-cache --quiet --diff --"),
+    "black": ((".py", ".pyi"), "black --quiet --diff --"),
+    "prettier": (
+        (".js", ".jsx", ".ts", ".tsx", ".mjs", ".cjs", ".css", ".scss", ".json", ".yaml", ".yml", ".vue"),
+        "prettier --list-different --",
+    ),
+    "gofmt": ((".go",), "gofmt -d"),
+    "rustfmt": ((".rs",), "rustfmt --check --edition 2021 --"),
+}
+"""Endings of the files that a formatter is for, and what says what it would change without changing it."""
+_CONFIGURED: Mapping[str, str] = {
+    **dict.fromkeys(("ruff.toml", ".ruff.toml"), "ruff"),
+    **dict.fromkeys(("rustfmt.toml", ".rustfmt.toml", "Cargo.toml"), "rustfmt"),
+    "go.mod": "gofmt",
+}
+_LINTERS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "ruff": ((".py", ".pyi"), "ruff check --no-cache --quiet --output-format concise --"),
+    "eslint": ((".js", ".jsx", ".ts", ".tsx", ".mjs", ".cjs"), "eslint --no-color --"),
+}
+"""Endings of the files that a linter is for, and what says what is wrong with them without changing them."""
+_MOST_ASKED = 50
+
+
+def formatters_of(paths: Collection[str], pyproject: str) -> tuple[str, ...]:
+    """The formatters that a repository is formatted with, by the files at its top and the text of pyproject.toml."""
+    named = {_CONFIGURED[path] for path in paths if path in _CONFIGURED}
+    named |= {"prettier" for path in paths if path.startswith((".prettierrc", "prettier.config."))}
+    named |= {name for name in ("ruff", "black") if re.search(rf"^\[tool\.{name}[\].]", pyproject, re.MULTILINE)}
+    # Ruff stands beside black as a linter.
+    return tuple(sorted(named - {"ruff"} if "black" in named else named))
+
+
+def linters_of(paths: Collection[str], pyproject: str) -> tuple[str, ...]:
+    """The linters that a repository configures, as `formatters_of`."""
+    named = set[str]()
+    if {"ruff.toml", ".ruff.toml"} & set(paths) or re.search(r"^\[tool\.ruff[\].]", pyproject, re.MULTILINE):
+        named.add("ruff")
+    if any(path.startswith((".eslintrc", "eslint.config.")) for path in paths):
+        named.add("eslint")
+    return tuple(sorted(named))
+
+
+def format_call(formatters: Sequence[str], changed: Sequence[str]) -> SessionCall | None:
+    """A command that fails with what the formatters would change in these files; None when there is nothing to ask.
+
+    A formatter that is not installed, or cannot say, says nothing.
+    """
+    return _asking({name: _FORMATTERS[name] for name in formatters}, changed)
+
+
+def lint_call(linters: Sequence[str], changed: Sequence[str]) -> SessionCall | None:
+    """A command that fails with what the linters say of these files; as `format_call`."""
+    return _asking({name: _LINTERS[name] for name in linters}, changed)
+
+
+def _asking(programs: Mapping[str, tuple[tuple[str, ...], str]], changed: Sequence[str]) -> SessionCall | None:
+    lines: list[str] = []
+    for name, (endings, command) in programs.items():
+        files = [path for path in changed if path.endswith(endings)][:_MOST_ASKED]
+        if files:
+            named = join(f"./{path}" for path in files)
+            lines.append(f"command -v {name} > /dev/null && {command} {named} 2> /dev/null")
+    if not lines:
+        return None
+    asked = "; ".join(lines)
+    line = f'said=$(PATH="$PATH:./node_modules/.bin"; {asked}); if [ -n "$said" ]; then echo "$said"; exit 1; fi'
+    return SessionCall(name="run", args={"command": line})
 
 
 def told_of_tests(passed: int, failing: Mapping[str, str], known: Collection[str]) -> ToldOfTests:

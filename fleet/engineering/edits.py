@@ -62,7 +62,7 @@ def edit_text(text: str, edits: Sequence[Replacement], *, path: str) -> Edited |
         notes += [place.note for place in found if place.note]
     if text == old_text:
         return Refused(f"the edits leave {path} as it is. Nothing was changed.")
-    return Edited(text, tuple(notes), _changed_lines(old_text, text))
+    return Edited(text, tuple(notes), changed_lines(old_text, text))
 
 
 def _places(text: str, edit: Replacement, path: str) -> list[_Place] | str:
@@ -79,8 +79,8 @@ def _places(text: str, edit: Replacement, path: str) -> list[_Place] | str:
         lines = [text.count("\n", 0, start) + 1 for start in exact[:_MAX_PLACES]]
         listed = ", ".join(map(str, lines)) + (", ..." if len(exact) > _MAX_PLACES else "")
         return f"`old` is in {path} {len(exact)} times (lines {listed}): add lines around it, or give all."
-    for fold in (_without_trailing, _without_quotes):
-        folded = _folded_places(text, old, new, fold)
+    for fold, why in FOLDS:
+        folded = _folded_places(text, old, new, fold, why)
         if folded:
             return _only(folded, path)
     shifted = _shifted_places(text, old, new)
@@ -120,6 +120,13 @@ def _without_quotes(line: str) -> str:
     return line.translate(_QUOTES).rstrip()
 
 
+FOLDS: tuple[tuple[Callable[[str], str], str], ...] = (
+    (_without_trailing, "trailing blanks"),
+    (_without_quotes, "typographic quotes"),
+)
+"""What a line may differ in and still match where nothing else does, and how that is told."""
+
+
 def _split(part: str) -> tuple[list[str], bool]:
     """The lines of a part that is matched by whole lines, and whether it ends with a line end."""
     lines = part.split("\n")
@@ -136,7 +143,7 @@ def _spans(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def _folded_places(text: str, old: str, new: str, fold: Callable[[str], str]) -> list[_Place]:
+def _folded_places(text: str, old: str, new: str, fold: Callable[[str], str], why: str) -> list[_Place]:
     wanted, ends = _split(old)
     wanted = [fold(line) for line in wanted]
     if not any(wanted):
@@ -144,7 +151,6 @@ def _folded_places(text: str, old: str, new: str, fold: Callable[[str], str]) ->
     spans = _spans(text)
     folded = [fold(text[start:end]) for start, end in spans]
     places = [at for at in range(len(folded) - len(wanted) + 1) if folded[at : at + len(wanted)] == wanted]
-    why = "trailing blanks" if fold is _without_trailing else "typographic quotes"
     return [_whole_lines(text, spans, at, len(wanted), new, ends=ends, why=why) for at in places]
 
 
@@ -214,6 +220,16 @@ def _nothing_found(text: str, old: str, new: str, path: str) -> str:
     at = _closest(lines, wanted)
     if at is None:
         return f"`old` is not in {path}, and no line of it is. Read the file: copy the lines as they are now."
+    return f"`old` is not in {path}. {_describe(lines, wanted, at)}"
+
+
+def describe_closest(lines: Sequence[str], part: Sequence[str]) -> str | None:
+    """Describes the lines most like the part, and where they first differ; None when no line is there."""
+    at = _closest(lines, part)
+    return None if at is None else _describe(lines, part, at)
+
+
+def _describe(lines: Sequence[str], wanted: Sequence[str], at: int) -> str:
     end = min(len(lines), at + len(wanted))
     shown = [f"{number:>6}  {lines[number - 1]}" for number in range(at + 1, min(end, at + _SHOWN_LINES) + 1)]
     first = next((n for n in range(end - at) if lines[at + n].rstrip() != wanted[n].rstrip()), None)
@@ -224,10 +240,7 @@ def _nothing_found(text: str, old: str, new: str, path: str) -> str:
             f"  yours: {wanted[first][:300]!r}"
         )
     listed = "\n".join(shown)
-    return (
-        f"`old` is not in {path}. Closest are lines {at + 1}-{end}:\n{listed}{differs}\n"
-        "Copy the lines from the file as it is now."
-    )
+    return f"Closest are lines {at + 1}-{end}:\n{listed}{differs}\nCopy the lines from the file as it is now."
 
 
 def _closest(lines: Sequence[str], wanted: Sequence[str]) -> int | None:
@@ -244,7 +257,7 @@ def _closest(lines: Sequence[str], wanted: Sequence[str]) -> int | None:
     return min(votes, key=lambda at: (-votes[at], at)) if votes else None
 
 
-def _changed_lines(old: str, new: str) -> str:
+def changed_lines(old: str, new: str) -> str:
     """The part of the new text that differs, with some lines around it and their numbers."""
     before, after = old.split("\n"), new.split("\n")
     head = _common(before, after)

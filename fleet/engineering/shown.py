@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 
 from fleet.engineering.normal import normal_lines
+from fleet.models.prompts.prompt import as_data
 from fleet.redaction.redact import redact
 
-_OURS = re.compile(r"<(?=/?(?:tool_result|context|your_input|persona|person_says)\b)", re.IGNORECASE)
 _REPEATS = 3
 _MAX_LINE = 2_000
 
@@ -25,8 +24,8 @@ def is_binary(data: bytes) -> bool:
 
 
 def untrusted(text: str) -> str:
-    """The text without secrets, and without what could close a tag of the prompt (CX-60)."""
-    return _OURS.sub("&lt;", redact(text).text)
+    """The text without secrets, and without what could close a tag of the prompt or end a turn (CX-60)."""
+    return as_data(redact(text).text)
 
 
 def fenced(name: str, text: str) -> str:

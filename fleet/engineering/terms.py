@@ -33,6 +33,10 @@ class SessionTerms(Frozen):
     """Time of replies and commands as recorded; a wait for a next owner counts nothing."""
     sandbox_s: Annotated[int, Field(ge=1)] = 1_800
     """Time of commands."""
+    is_formatted: bool = False
+    """Whether the first submission is answered with what the repository's own formatter would change."""
+    is_linted: bool = False
+    """Whether it is also answered with what the repository's own linters say of the changed files."""
 
     @property
     def run_chars(self) -> int:
@@ -77,7 +81,13 @@ class SessionTerms(Frozen):
 
 def terms_for(*, window: int, output: int, rigor: Rigor) -> SessionTerms:
     """The terms on an engine of this window; a reply takes a third of it at most."""
-    return SessionTerms(window=window, output=max(64, min(output, window // 3)), turns=_TURNS.get(rigor, _TURNS_ELSE))
+    return SessionTerms(
+        window=window,
+        output=max(64, min(output, window // 3)),
+        turns=_TURNS.get(rigor, _TURNS_ELSE),
+        is_formatted=True,
+        is_linted=True,
+    )
 
 
 def _share(window: int, percent: int, *, least: int, most: int) -> int:

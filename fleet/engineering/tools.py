@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import JsonValue
 
+from fleet.engineering.edits import Refused
+from fleet.engineering.patches import parse_patch
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest
@@ -14,13 +16,14 @@ from fleet.kernel.types import Frozen
 from fleet.models.chat import ToolOffer, ToolUse
 from fleet.models.replies.tool_calls import ToolProblem, arguments_of
 
-ToolName = Literal["run", "read", "search", "files", "edit", "write", "tests", "note", "submit"]
+ToolName = Literal["run", "read", "search", "files", "symbols", "edit", "write", "patch", "tests", "note", "submit"]
 MAX_TIMEOUT_S = 600
 """Seconds that one command may take."""
 _ABOUT_CHARS = 160
 _MAX_GLOB, _MAX_STARS = 200, 8
 _TEXT: dict[str, Any] = {"type": "string"}
 _PATH: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 4096}
+_NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 200}
 _LINE: dict[str, Any] = {"type": "integer", "minimum": 1}
 _TIMEOUT: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_S}
 
@@ -39,10 +42,23 @@ class SessionCall(Frozen):
     @property
     def about(self) -> str:
         """The argument that says most, in one short line."""
-        value = next((self.args[name] for name in ("command", "path", "pattern", "select") if name in self.args), "")
+        value = next(
+            (self.args[name] for name in ("command", "name", "path", "pattern", "select") if name in self.args), ""
+        )
+        if self.name == "patch":
+            value = list(self.paths)
         text = " ".join(str(part) for part in value) if isinstance(value, list) else str(value)
         line = " ".join(text.split())
         return line if len(line) <= _ABOUT_CHARS else f"{line[: _ABOUT_CHARS - 3]}..."
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that it names, as they are written in a tree."""
+        if self.name != "patch":
+            path = self.text("path").removeprefix("./")
+            return (path,) if path else ()
+        patches = parse_patch(self.text("patch"))
+        return () if isinstance(patches, Refused) else tuple(one.path for one in patches)
 
     def text(self, name: str) -> str:
         """The text of this argument; "" when it was left out."""
@@ -103,6 +119,13 @@ OFFERS: tuple[ToolOffer, ...] = (
     ),
     _offer("files", "Lists the files of the repository; glob as in `src/**/*.py`.", glob=_TEXT),
     _offer(
+        "symbols",
+        "Lists classes, functions, methods, types and values with the lines they take: all those of a file or folder, "
+        "or where `name` (as in `parse` or `Parser.parse`) is defined.",
+        path=_PATH,
+        name=_NAME,
+    ),
+    _offer(
         "edit",
         "Replaces exact text in one file: `old` must be there once, or give `all`. Several replacements go into "
         "`edits`; all of them are made, or none.",
@@ -119,6 +142,13 @@ OFFERS: tuple[ToolOffer, ...] = (
         ["path", "content"],
         path=_PATH,
         content=_TEXT,
+    ),
+    _offer(
+        "patch",
+        "Applies a unified diff, over several files if need be: all of it, or nothing. Files can be made, removed and "
+        "renamed, as `git diff` writes it. Line numbers may be wrong where the old lines stand only once.",
+        ["patch"],
+        patch=_TEXT,
     ),
     _offer(
         "tests",
@@ -162,6 +192,8 @@ def _inconsistent(call: SessionCall) -> str:
     args = call.args
     if call.name == "read" and ("path" in args) == ("output" in args):
         return "read takes either path or output"
+    if call.name == "symbols" and not args:
+        return "symbols takes path, name or both"
     if call.name == "edit" and ("edits" in args) == ("old" in args):
         return "edit takes either old and new, or edits"
     if call.name == "edit" and "old" in args and "new" not in args:

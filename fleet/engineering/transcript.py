@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fleet.engineering.state import Seen, Session, Turn
 from fleet.engineering.summary import asked_for_summary, words_of
 from fleet.engineering.terms import BYTES_PER_TOKEN
-from fleet.models.chat import ChatMessage, ToolUse
+from fleet.models.chat import ChatMessage, ToolUse, thought_text
 from fleet.models.routing.routing import estimate_tokens
 
 _KEPT = 10
@@ -51,7 +51,7 @@ def _messages(turn: Turn, number: int, state: Session) -> Iterator[ChatMessage]:
     uses = tuple(_kept(use, most) for use in turn.reply.uses)
     text = turn.reply.text if turn.reply.text.strip() or uses else _NO_WORDS
     text = text if len(text) <= most else f"{text[:most]}\n[... {len(text) - most} more characters are left out ...]"
-    yield ChatMessage(role="assistant", content=text, tool_uses=uses)
+    yield ChatMessage(role="assistant", content=text, tool_uses=uses, reasoning=turn.reply.reasoning)
     if not uses:
         yield ChatMessage(role="user", content=_joined(turn.problem, turn.said))
         return
@@ -85,7 +85,11 @@ def prompt_tokens(state: Session) -> int:
 
 def _tokens(message: ChatMessage) -> int:
     return estimate_tokens(message.content) + sum(
-        estimate_tokens(use.name + use.arguments) for use in message.tool_uses
+        estimate_tokens(text)
+        for text in (
+            *(use.name + use.arguments for use in message.tool_uses),
+            *(thought_text(part) for part in message.reasoning),
+        )
     )
 
 

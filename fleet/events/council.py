@@ -29,7 +29,7 @@ class RosterMember(Value):
     test_author: bool = False
     persona: str | None = None
     """Of a named agent, as it was when the council opened (AP-79)."""
-    strategy: Annotated[Literal["session", "cascade"] | None, Field(exclude_if=is_absent)] = None
+    strategy: Annotated[Literal["assisted", "session", "cascade"] | None, Field(exclude_if=is_absent)] = None
     """How the member proposes code, as it was for its engine when the council opened; None is with one reply."""
     strategy_reason: Annotated[str | None, Field(exclude_if=is_absent)] = None
     """Why it does: what models.yaml says, or what the probe of the engine measured."""

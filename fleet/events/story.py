@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fleet.events.payload import Payload, Value
+from fleet.events.payload import Payload, Value, is_absent
 from fleet.events.values import (
     Count,
     DecimalText,
@@ -113,6 +113,13 @@ class StoryCreated(_StoryEvent):
     config: dict[str, Digest]
     environment: str | None = None
     """Where it is deployed (LC-46); None for a story that is not."""
+    initial: Annotated[str | None, Field(exclude_if=is_absent)] = None
+    """First state of its lifecycle; None is BACKLOG for `agile` and NEW for every other."""
+
+    @property
+    def first_state(self) -> str:
+        """The state in which the story began."""
+        return self.initial or ("BACKLOG" if self.lifecycle == "agile" else "NEW")
 
 
 class StoryStarted(_StoryEvent):
@@ -126,6 +133,8 @@ class StoryStarted(_StoryEvent):
     delegations: tuple[RunDelegation, ...] = ()
     record: bool
     """Replies of models are kept for later replay."""
+    evidence_rules: Annotated[Count | None, Field(exclude_if=is_absent)] = None
+    """Version of the rules by which a criterion is shown; None is of before, when a finished task was enough."""
 
 
 # Source: PL-5.
@@ -250,6 +259,19 @@ class StoryClosed(_StoryEvent):
     type = "StoryClosed"
     final_state: StateName
     report_id: EntityId | None = None
+
+
+# Source: LC-98.
+class CriterionWaived(_StoryEvent):
+    """A person lets a criterion with this text pass although nothing shows it."""
+
+    type = "CriterionWaived"
+    origin = "approvals"
+    ac_id: EntityId
+    text: Annotated[str, Field(min_length=1, max_length=2000)]
+    by: Principal
+    as_role: RoleName
+    reason: str
 
 
 class QuestionRaised(_StoryEvent):

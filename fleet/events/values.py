@@ -64,6 +64,7 @@ StuckPattern = Literal[
     "alternating_calls",
     "repeated_denial",
     "unchanged_tree",
+    "repeated_summary",
 ]
 """The patterns of MB-40, in its order."""
 ParkCause = Literal[

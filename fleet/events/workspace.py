@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fleet.events.payload import Payload, Value
+from fleet.events.payload import Payload, Value, is_absent
 from fleet.events.values import Count, DecimalText, EventGroup, Millis, Origin
 from fleet.kernel.ids import Digest, EntityId, Principal, StepId
 from fleet.kernel.types import DeploymentStatus, Dimension, EvidenceState, Rigor, StaticGate, Verdict
@@ -86,6 +86,26 @@ class DimensionScore(Value):
     limit: Measured = None
 
 
+# Source: RG-47.
+class CriterionTest(Value):
+    """A test that names a criterion and passed, and that the author of the change did not write."""
+
+    test: Annotated[str, Field(min_length=1)]
+    source: Literal["example", "given", "independent"]
+    """`example`: of the story's text; `given`: a test of the repository that the story names, unchanged;
+    `independent`: written by the tester, and kept by the validity filter."""
+    council_id: Annotated[EntityId | None, Field(exclude_if=is_absent)] = None
+    """Of an independent test."""
+
+
+# Source: RG-46.
+class FlakyResults(Value):
+    """Tests whose results differ between reports of one tree, by suite."""
+
+    unit: tuple[str, ...] = ()
+    e2e: tuple[str, ...] = ()
+
+
 class DocFile(Value):
     """One document of the result."""
 
@@ -118,6 +138,10 @@ class WorkspaceReported(_WorkspaceEvent):
     report_digest: Digest
     complete: bool
     summary: WorkspaceSummary
+    criteria: Annotated[dict[EntityId, tuple[CriterionTest, ...]] | None, Field(exclude_if=is_absent)] = None
+    """Criterion -> what shows it on this tree. None: nothing was bound, as in stories of before."""
+    flaky: Annotated[FlakyResults | None, Field(exclude_if=is_absent)] = None
+    """Where the tree was reported on before: the tests on whose results its reports disagree."""
 
 
 # Source: RG-45.
@@ -137,6 +161,8 @@ class WorkspaceScored(_WorkspaceEvent):
     reasons: tuple[str, ...] = ()
     waivers: tuple[Dimension, ...] = ()
     inconsistent: bool = False
+    approvals: Annotated[tuple[EntityId, ...] | None, Field(exclude_if=is_absent)] = None
+    """The waivers that were looked at, by their approvals; absent where there was none."""
 
 
 # Source: RG-43.

@@ -17,13 +17,12 @@ class StagedRepository:
     """A pinned copy of a repository's objects and refs, without its config and hooks.
 
     `name` is 64 hex digits and is what RepoMount names; `commit` is the pinned commit id; `branch` the branch it was
-    read from; `warnings` name what is not part of the run (uncommitted changes, untracked files, submodules).
+    read from.
     """
 
     name: str
     commit: str
     branch: str
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +176,6 @@ class ChangeRequests(Protocol):
         ...
 
 
-class ClosableChangeRequests(ChangeRequests, Protocol):
-    """Change requests that hold connections until they are closed."""
-
-    async def close(self) -> None:
-        """The connections are closed; no call may follow."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgeParts:
     """What the change requests of a forge are made from."""
@@ -196,5 +187,5 @@ class ForgeParts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForgePlugin(Plugin[Options, ForgeParts, ClosableChangeRequests], Generic[Options]):
+class ForgePlugin(Plugin[Options, ForgeParts, ChangeRequests], Generic[Options]):
     """What an entry point of the group `swe_fleet.forges` leads to."""

@@ -108,7 +108,7 @@ NODES: Mapping[Label, frozenset[str]] = MappingProxyType(
         Label.STORY: _names(
             "title state disposition rigor lifecycle content_digest version created_at closed_at tree_digest"
         ),
-        Label.CRITERION: _names("text text_digest position status"),
+        Label.CRITERION: _names("text text_digest position status waived_by waived_at"),
         Label.CONSTRAINT: _names("key value value_digest"),
         Label.PLAN_VERSION: _names(
             "version status author_id rationale rationale_digest digest content_digest created_at"

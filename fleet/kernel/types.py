@@ -78,6 +78,7 @@ UndecidedReason = Literal[
 ]
 
 Dimension = Literal["build", "unit", "static", "e2e", "coverage", "lint"]
+WaivableDimension = Literal["unit", "static", "e2e", "coverage", "lint"]
 StageStatus = Literal["passed", "failed", "skipped", "error", "timeout"]
 StaticGate = Literal["OK", "WARN", "ERROR", "NONE"]
 EvidenceState = Literal["present", "missing", "not_applicable", "waived"]

@@ -10,7 +10,7 @@ from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
 from fleet.knowledge.words import Terms
 
-FORM = 1
+FORM = 2
 """Raised with every change of what is extracted: facts of another form are made anew."""
 
 FactKey = str

@@ -101,7 +101,11 @@ class CodeIndex:
 
     def _resolved(self, path: str, name: str) -> Iterable[str]:
         name = _absolute(path, name)
-        parts = [part for part in name.replace("::", "/").replace("/", ".").split(".") if part not in ("", "crate")]
+        parts = [
+            part
+            for part in name.replace("::", "/").replace("\\", "/").replace("/", ".").split(".")
+            if part not in ("", "crate")
+        ]
         # The last part may be a name that is taken from the module.
         for length in (len(parts), len(parts) - 1):
             near = self._modules.get(".".join(parts[:length]), {}) if length > 0 else {}

@@ -1,34 +1,34 @@
-"""How files of each language are read: what is no code in them, and the forms of definitions and imports.
+"""How the words of files are read in each language: what is no code in them, and how they import.
 
 Nothing here recurses or backtracks: every expression is linear in the text, with possessive repeats where it matters.
-A full parser would know more, and would hand hostile source text the stack and the memory of this process.
+Definitions are read by grammars, in a process that hostile source text may end.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
+
+from fleet.knowledge.syntax import language_at
 
 Role = Literal["source", "test", "document", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """One language. `definitions` have groups `indent` and `name`; `kind` words name what is defined."""
+    """One language, by what in its files is no code and by how it imports. Its grammar says what a file defines."""
 
     name: str
+    """For code also that of the grammar."""
     apart: re.Pattern[str] | None = None
     """Comments and texts; None: all of it is prose."""
-    definitions: re.Pattern[str] | None = None
-    kinds: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Keyword -> kind of symbol; `value` for what is in none."""
     imports: re.Pattern[str] | None = None
     """Groups `module`, and `names` where single names are taken from it."""
-    nests: bool = False
-    """Whether indentation says what lies in what."""
+    quotes_imports: bool = False
+    """Whether what it imports stands in quotes."""
 
 
 # `(?>(?:...)*)` and not `(?:...)*+`: before Python 3.11.4 the latter matches wrongly.
@@ -44,7 +44,6 @@ def _tripled(mark: str) -> str:
 _HASH = r"#[^\n]*"
 _SLASHES = r"//[^\n]*|/\*[^*]*+(?>(?:\*(?!/)[^*]*+)*)(?:\*/|\Z)"
 _BACKTICK = _quoted("`", over_lines=True)
-_NAME = r"(?P<name>[A-Za-z_$][\w$]{0,99})"
 
 
 def _one_of(*forms: str, flags: int = 0) -> re.Pattern[str]:
@@ -54,87 +53,107 @@ def _one_of(*forms: str, flags: int = 0) -> re.Pattern[str]:
 _PYTHON = Language(
     name="python",
     apart=_one_of(_tripled('"'), _tripled("'"), _quoted('"'), _quoted("'"), _HASH),
-    definitions=re.compile(
-        rf"^(?P<indent>[ \t]{{0,200}})(?:(?:async[ \t]+)?(?P<kind>def|class)[ \t]+{_NAME}"
-        r"|(?P<value>[A-Za-z_]\w{0,99})[ \t]*(?::[^=\n]{0,300})?=(?!=))",
-        re.MULTILINE,
-    ),
-    kinds=MappingProxyType({"def": "function", "class": "class"}),
     imports=re.compile(
         r"^[ \t]{0,200}(?:from[ \t]+(?P<module>[.\w]{1,300})[ \t]+import[ \t]*(?P<names>\([^)]{0,4000}|[^\n(]{0,1000})"
         r"|import[ \t]+(?P<modules>[\w., \t]{1,1000}))",
         re.MULTILINE,
     ),
-    nests=True,
 )
 _SCRIPT = Language(
     name="javascript",
     apart=_one_of(_SLASHES, _quoted('"'), _quoted("'"), _BACKTICK),
-    definitions=re.compile(
-        r"^(?P<indent>[ \t]{0,200})(?:export[ \t]+)?(?:(?:default|declare|abstract|async)[ \t]+){0,4}"
-        rf"(?P<kind>function|class|interface|type|enum|const|let|var)\b[ \t]*\*?[ \t]*{_NAME}",
-        re.MULTILINE,
-    ),
-    kinds=MappingProxyType(
-        {"function": "function", "class": "class", "interface": "type", "type": "type", "enum": "type"}
-    ),
     imports=re.compile(r"""\b(?:from|import|require\()[ \t]{0,9}['"](?P<module>[^'"\n]{1,300})['"]"""),
+    quotes_imports=True,
 )
 _GO = Language(
     name="go",
     apart=_one_of(_SLASHES, _quoted('"'), _quoted("'"), _BACKTICK),
-    definitions=re.compile(
-        rf"^(?P<indent>)(?P<kind>func|type|var|const)[ \t]+(?:\([^)\n]{{0,200}}\)[ \t]*)?{_NAME}", re.MULTILINE
-    ),
-    kinds=MappingProxyType({"func": "function", "type": "type"}),
     imports=re.compile(
         r'^[ \t]{0,9}(?:import[ \t]+)?(?:[\w.]{1,100}[ \t]+)?"(?P<module>[\w./-]{1,300})"', re.MULTILINE
     ),
+    quotes_imports=True,
 )
 _RUST = Language(
     name="rust",
     apart=_one_of(_SLASHES, _quoted('"', over_lines=True)),
-    definitions=re.compile(
-        r"^(?P<indent>[ \t]{0,200})(?:pub(?:\([^)\n]{0,100}\))?[ \t]+)?(?:(?:async|const|unsafe|default)[ \t]+){0,4}"
-        rf"(?P<kind>fn|struct|enum|trait|type|union|mod|static)[ \t]+{_NAME}",
+    imports=re.compile(r"^[ \t]{0,200}(?:pub[ \t]+)?(?:use|mod)[ \t]+(?P<module>[\w:]{1,300})", re.MULTILINE),
+)
+_JAVA = Language(
+    name="java",
+    apart=_one_of(_SLASHES, _tripled('"'), _quoted('"'), _quoted("'")),
+    imports=re.compile(r"^[ \t]{0,200}import[ \t]+(?:static[ \t]+)?(?P<module>\w[\w.]{0,299}(?<!\.))", re.MULTILINE),
+)
+_C = Language(
+    name="c",
+    apart=_one_of(_SLASHES, _quoted('"'), _quoted("'")),
+    imports=re.compile(r'^[ \t]{0,200}#[ \t]{0,20}include[ \t]{0,20}["<](?P<module>[^">\n]{1,300})[">]', re.MULTILINE),
+    quotes_imports=True,
+)
+_CSHARP = Language(
+    name="csharp",
+    apart=_one_of(_SLASHES, _tripled('"'), _quoted('"'), _quoted("'")),
+    imports=re.compile(
+        r"^[ \t]{0,200}(?:global[ \t]+)?using[ \t]+(?:static[ \t]+)?(?P<module>\w[\w.]{0,299})[ \t]{0,20};",
         re.MULTILINE,
     ),
-    kinds=MappingProxyType(
-        {"fn": "function", "struct": "type", "enum": "type", "trait": "type", "type": "type", "union": "type"}
+)
+_RUBY = Language(
+    name="ruby",
+    apart=_one_of(_quoted('"', over_lines=True), _quoted("'", over_lines=True), _HASH),
+    imports=re.compile(
+        r"""^[ \t]{0,200}require(?:_relative)?[ \t]{0,20}\(?[ \t]{0,20}['"](?P<module>[^'"\n]{1,300})['"]""",
+        re.MULTILINE,
     ),
-    imports=re.compile(r"^[ \t]{0,200}(?:pub[ \t]+)?(?:use|mod)[ \t]+(?P<module>[\w:]{1,300})", re.MULTILINE),
+    quotes_imports=True,
+)
+_PHP = Language(
+    name="php",
+    apart=_one_of(_SLASHES, _quoted('"', over_lines=True), _quoted("'", over_lines=True), _HASH),
+    imports=re.compile(r"^[ \t]{0,200}use[ \t]+(?:(?:function|const)[ \t]+)?(?P<module>[\w\\]{1,300})", re.MULTILINE),
 )
 _PROSE = Language(name="prose")
 _DATA = Language(name="data")
+_ALIKE: Mapping[str, Language] = {
+    **dict.fromkeys(("typescript", "tsx"), _SCRIPT),
+    **dict.fromkeys(("kotlin", "scala", "swift"), _JAVA),
+    "cpp": _C,
+}
+"""Languages that differ from another one in their grammar alone."""
 
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
-    {language.name: language for language in (_PYTHON, _SCRIPT, _GO, _RUST, _PROSE, _DATA)}
+    {
+        **{
+            language.name: language
+            for language in (_PYTHON, _SCRIPT, _GO, _RUST, _JAVA, _C, _CSHARP, _RUBY, _PHP, _PROSE, _DATA)
+        },
+        **{name: replace(language, name=name) for name, language in _ALIKE.items()},
+    }
 )
 """Every language by its name. Of `data` only the path is known."""
 
-_BY_ENDING: Mapping[str, str] = {
-    **dict.fromkeys((".py", ".pyi"), "python"),
-    **dict.fromkeys((".js", ".jsx", ".ts", ".tsx", ".mjs", ".cjs"), "javascript"),
-    ".go": "go",
-    ".rs": "rust",
-    **dict.fromkeys((".md", ".rst", ".txt", ".adoc"), "prose"),
-    **dict.fromkeys((".html", ".css", ".sql", ".sh", ".toml", ".cfg", ".ini", ".yaml", ".yml"), "prose"),
-}
+_PROSE_ENDINGS = frozenset(
+    {
+        *(".md", ".rst", ".txt", ".adoc", ".html", ".css", ".sql", ".sh"),
+        *(".toml", ".cfg", ".ini", ".yaml", ".yml"),
+    }
+)
 _DOCUMENTS = frozenset({".md", ".rst", ".txt", ".adoc"})
-_TEST_NAME = re.compile(r"test_.+|.+_test|.+[.-](?:test|spec)|tests?|conftest")
+_TEST_NAME = re.compile(r"test_.+|.+_(?:test|spec)|.+[.-](?:test|spec)|tests?|conftest|[A-Z]\w*Tests?")
 _TEST_FOLDERS = frozenset({"test", "tests", "testing", "__tests__", "spec"})
 
 
 def language_of(path: str) -> Language:
     """The language that the path's ending names; `data` for what nobody reads as text."""
-    return LANGUAGES[_BY_ENDING.get(_ending(path), "data")]
+    if _ending(path) in _PROSE_ENDINGS:
+        return _PROSE
+    return LANGUAGES.get(language_at(path), _DATA)
 
 
 def role_of(path: str) -> Role:
     """What the file is for, by its path alone."""
     if _ending(path) in _DOCUMENTS:
         return "document"
-    if language_of(path).definitions is None:
+    if language_of(path).apart is None:
         return "other"
     folders = path.split("/")[:-1]
     is_test = _TEST_NAME.fullmatch(stem_of(path)) is not None or not _TEST_FOLDERS.isdisjoint(folders)

@@ -17,7 +17,7 @@ from fleet.kernel.errors import StoreFull, StoreUnavailable
 from fleet.kernel.ids import Digest
 from fleet.knowledge.cite import Citation, cite
 from fleet.knowledge.extract import extract
-from fleet.knowledge.facts import FactKey, FileFacts, blob_in, fact_key, language_in
+from fleet.knowledge.facts import Definition, FactKey, FileFacts, blob_in, fact_key, language_in
 from fleet.knowledge.index import CodeIndex
 from fleet.knowledge.languages import LANGUAGES, Role, language_of, role_of
 from fleet.knowledge.port import FactStore
@@ -101,6 +101,17 @@ class CodeKnowledge:
             ranked = await asyncio.to_thread(rank_files, held.index, question, limit=limit, roles=_EVERYTHING)
             return [CodeAnswer(row, await self._place(held, row, question)) for row in ranked]
 
+    async def definitions(self, tree: Digest, below: str = "") -> dict[str, tuple[Definition, ...]]:
+        """What each file at or below the path defines, in order; files that define nothing are left out. Raises as
+        `choose_files`."""
+        async with self._lock:
+            files = (await self._index_of(tree)).index.files
+            return {
+                path: file.facts.symbols
+                for path, file in files.items()
+                if file.facts.symbols and (not below or path == below or path.startswith(f"{below}/"))
+            }
+
     async def _place(self, held: _Held, row: RankedFile, question: IndexedText) -> Citation:
         facts = held.index.files[row.path].facts
         if facts.lines == 0:
@@ -170,10 +181,8 @@ class CodeKnowledge:
         return {path: known.get(key) or FileFacts() for path, key in files.items()}
 
     async def _made(self, keys: Sequence[FactKey]) -> dict[FactKey, FileFacts]:
-        made: dict[FactKey, FileFacts] = {}
-        for key in keys:
-            data = await self._blobs.get(blob_in(key))
-            made[key] = await asyncio.to_thread(extract, LANGUAGES[language_in(key)], data)
+        files = [(LANGUAGES[language_in(key)], await self._blobs.get(blob_in(key))) for key in keys]
+        made = dict(zip(keys, await asyncio.to_thread(extract, files), strict=True))
         if self._store is not None:
             with suppress(StoreUnavailable, StoreFull):
                 await self._store.keep(made)

@@ -50,6 +50,24 @@ class ToolUse(Frozen):
     """JSON text, perhaps broken."""
 
 
+def _is_empty(value: object) -> bool:
+    return not value
+
+
+class Reasoning(Frozen):
+    """A part of what a model thought, as its API wants it back. It is kept as it came, and nothing is read into it."""
+
+    engine: str
+    """Id of the engine that it came from; another one is never sent it."""
+    form: str
+    """How it is sent: the type of the block, or the name of the field."""
+    text: str = ""
+    opaque: str = ""
+    """What the API signs or hides."""
+    place: Annotated[int, Field(ge=0)] = 0
+    """How many parts of the reply stood before it: its words, and each use of a tool."""
+
+
 class ChatMessage(Frozen):
     """One message of the conversation; one of role `tool` answers the use `tool_use_id`."""
 
@@ -57,6 +75,17 @@ class ChatMessage(Frozen):
     content: str
     tool_uses: tuple[ToolUse, ...] = ()
     tool_use_id: str | None = None
+    reasoning: tuple[Reasoning, ...] = Field(default=(), exclude_if=_is_empty)
+    """Of an assistant: what it thought, in the order in which it came."""
+
+
+def thought_text(part: Reasoning) -> str:
+    """What counts of it as prompt when it is sent back: the words, or what stands for them; not both."""
+    return max(part.text, part.opaque, key=len)
+
+
+AS_LONG_AS_FITS = 1_000_000
+"""A reply bound that binds nothing: engine, window and budget say how long the reply may be."""
 
 
 class Sampling(Frozen):
@@ -85,10 +114,11 @@ class ChatRequest(Frozen):
     @property
     def texts(self) -> tuple[str, ...]:
         """What the model reads of it, one text after the other: messages, uses of tools, and the tools themselves."""
-        found = [message.content for message in self.messages]
-        found += [use.arguments for message in self.messages for use in message.tool_uses]
-        found += [f"{tool.name}{tool.description}{tool.parameters}" for tool in self.tools]
-        return tuple(found)
+        texts = [message.content for message in self.messages]
+        texts += [use.arguments for message in self.messages for use in message.tool_uses]
+        texts += [thought_text(part) for message in self.messages for part in message.reasoning]
+        texts += [f"{tool.name}{tool.description}{tool.parameters}" for tool in self.tools]
+        return tuple(texts)
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -130,6 +160,8 @@ class ChatReply(Frozen):
     revision: str = ""
     latency_ms: int = 0
     tool_uses: tuple[ToolUse, ...] = ()
+    reasoning: tuple[Reasoning, ...] = Field(default=(), exclude_if=_is_empty)
+    """Its tokens are among those of the reply, as the engine counts them."""
     queue_ms: int = 0
     """Time in queues before the engine began, part of `latency_ms`."""
     gpu_ms: int = 0

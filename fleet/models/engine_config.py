@@ -31,10 +31,11 @@ class Price(Frozen):
     out_microusd_per_mtok: Annotated[int, Field(ge=0)]
 
 
-Strategy = Literal["auto", "draft", "session", "cascade"]
+Strategy = Literal["auto", "draft", "assisted", "session", "cascade"]
 """How a developer works on an engine.
 
-`draft` is one reply. `session` works with tools in the repository, turn by turn. `cascade` begins with one reply, and a
+`draft` is one reply. `assisted` is one reply, the tests on what it made, and at most four replies that mend what
+fails. `session` works with tools in the repository, turn by turn. `cascade` begins with one reply, and a
 session goes on from its files where its evidence is not good. `auto` is what `fleet models probe` chose; `draft` for an
 engine that was never probed.
 """
@@ -74,7 +75,7 @@ class _Engine(Frozen):
     capabilities: frozenset[Capability] = frozenset()
     """What the engine can do beyond plain text."""
     strategy: Strategy = "auto"
-    """How a developer works on this engine: `draft`, `session`, `cascade`, or `auto` for what its probe chose.
+    """How a developer works on this engine: `draft`, `assisted`, `session`, `cascade`; `auto` is what its probe chose.
 
     A session asks much more of a model than a draft: calls of tools in their form, edits that fit, and a window of
     24,000 tokens at least.
@@ -113,6 +114,9 @@ class HttpEngine(_Engine):
     """Environment variable that holds the key; the key itself never stands in a file."""
     api_key: KeyReference | None = None
     """Reference to the key in a secret store, as `secret://NAME`."""
+
+    thinking: Literal["adaptive"] | Annotated[int, Field(ge=1024)] | None = None
+    """Of Anthropic's API: `adaptive`, or the most tokens that it thinks before it writes; they count as its reply."""
 
     @model_validator(mode="before")
     @classmethod

@@ -363,13 +363,13 @@ class _MemoryDraft:
     async def finish(self) -> str:
         weights = self._weights
         data = bytes(self._store.drafts.pop(weights.sha256, b""))
-        found = hashlib.sha256(data).hexdigest()
-        if found != weights.sha256:
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != weights.sha256:
             raise ConfigError(
-                f"{weights.file} has sha256 {found}, but {weights.sha256} is pinned: what was fetched is removed",
+                f"{weights.file} has sha256 {digest}, but {weights.sha256} is pinned: what was fetched is removed",
                 file=weights.file,
                 expected=weights.sha256,
-                found=found,
+                found=digest,
             )
         self._store.whole[weights.sha256] = data
         return (await self._store.look(weights)).path

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Generic, Literal, Protocol
 
 from fleet.kernel.ids import Digest, Principal
 from fleet.kernel.plugin import Options, Plugin
 from fleet.models.chat import (
+    AS_LONG_AS_FITS,
     NO_TAG,
     CallTag,
     ChatChunk,
@@ -23,6 +24,7 @@ from fleet.models.chat import (
     ToolUse,
 )
 from fleet.models.figures import ModelFigures
+from fleet.models.replies.code_reply import TestLanguage
 from fleet.models.replies.json_schema import describe_schema
 from fleet.models.replies.replies import ReplyKind
 from fleet.models.weights import UrlSource, Weights, WheelSource
@@ -30,7 +32,7 @@ from fleet.models.weights import UrlSource, Weights, WheelSource
 WorkKind = ReplyKind
 """What is asked; each has a prompt `config/prompts/<kind>.md`."""
 
-_LATER = ("tools", "turns", "policy", "persona")
+_LATER = ("tools", "turns", "policy", "persona", "language")
 """Fields that there were none of at first: empty, they pin nothing."""
 
 
@@ -47,7 +49,7 @@ class AgentRequest:
     principal: Principal
     shared: str
     own: str = ""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = Sampling(max_tokens=AS_LONG_AS_FITS)
     model: str | None = None
     """Model profile of the run: stands first in every chain that is not pinned (MB-2)."""
     policy: str | None = None
@@ -62,6 +64,8 @@ class AgentRequest:
     """Files that a code reply may change; a block that names no file is for the single one of them."""
     new_paths: tuple[str, ...] = ()
     """Those of them that do not exist yet, so that their block is the whole file."""
+    language: TestLanguage | None = None
+    """What the tests that are asked for are written in, and with which prompt; None for Python."""
     tools: tuple[ToolOffer, ...] = ()
     """What an acting agent may ask for (RT-35)."""
     turns: tuple[ChatMessage, ...] = ()
@@ -75,14 +79,14 @@ class AgentRequest:
     def texts(self) -> tuple[str, ...]:
         """All that reaches the prompt from here, one text after the other. Rules and the persona of a role do not."""
         form = describe_schema(self.json_schema) if self.json_schema is not None else ""
-        found = (
+        texts = (
             self.shared,
             self.own,
             self.persona,
             form,
             *(part.model_dump_json() for part in (*self.turns, *self.tools)),
         )
-        return tuple(text for text in found if text)
+        return tuple(text for text in texts if text)
 
     def pinned(self) -> dict[str, Any]:
         """The fields that a recorded answer belongs to; as before there were any of those that came later."""

@@ -10,9 +10,9 @@ from fleet.kernel.types import Frozen
 
 LEAST_WINDOW = 24_000
 """Tokens of prompt and reply together below which a session has no room."""
-_CALLS_PERCENT, _EDITS_PERCENT = 95, 90
+_LEAST_CALLS_PERCENT, _CALLS_PERCENT, _EDITS_PERCENT = 80, 95, 90
 
-Worked = Literal["draft", "session", "cascade"]
+Worked = Literal["draft", "assisted", "session", "cascade"]
 
 
 class ExerciseScore(Frozen):
@@ -73,14 +73,16 @@ def choose_strategy(probed: ProbedEngine | None) -> ChosenStrategy:
         return ChosenStrategy("draft", "it was never probed")
     if probed.window < LEAST_WINDOW:
         return ChosenStrategy("draft", f"its window is {probed.window} tokens, and a session needs {LEAST_WINDOW}")
+    calls, edits = probed.calls, probed.edits
+    if calls.percent < _LEAST_CALLS_PERCENT:
+        return ChosenStrategy("draft", f"{calls.right} of {calls.of} calls of tools came out right")
     for score, percent, what in (
-        (probed.calls, _CALLS_PERCENT, "calls of tools"),
-        (probed.edits, _EDITS_PERCENT, "edits"),
+        (calls, _CALLS_PERCENT, "calls of tools"),
+        (edits, _EDITS_PERCENT, "edits"),
         (probed.fixes, 100, "short sessions"),
     ):
         if score.percent < percent:
-            return ChosenStrategy("draft", f"{score.right} of {score.of} {what} came out right")
-    calls, edits = probed.calls, probed.edits
+            return ChosenStrategy("assisted", f"{score.right} of {score.of} {what} came out right")
     return ChosenStrategy(
         "session", f"{calls.right} of {calls.of} calls of tools and {edits.right} of {edits.of} edits came out right"
     )

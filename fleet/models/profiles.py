@@ -30,8 +30,8 @@ class PolicyEntry(Frozen):
     """Replaces the request's temperature; left out, that of the seat is used (CN-14)."""
     top_p: Decimal | None = None
     """Replaces the request's top_p."""
-    max_tokens: Annotated[int, Field(ge=1)]
-    """Upper bound of a reply, in tokens."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Lowers the longest reply, in tokens; left out, the engine and the budget alone bind it."""
     timeout_s: Annotated[int, Field(ge=1, le=3600)]
     """Wall time of one call, in seconds."""
     max_latency_ms: Annotated[int, Field(ge=1)] | None = None
@@ -99,7 +99,18 @@ class ChainEntry(Frozen):
     entry: PolicyEntry
     engine_id: str
     max_context: int
+    max_output: int
     capabilities: frozenset[Capability]
+
+
+USUAL_LINK = ChainEntry(
+    entry=PolicyEntry(engine_id=RUN_PROFILE, timeout_s=300),
+    engine_id=RUN_PROFILE,
+    max_context=32_768,
+    max_output=4_096,
+    capabilities=frozenset(),
+)
+"""Stands for an engine of which nothing is known: it holds what most engines hold."""
 
 
 class Chain(Frozen):
@@ -127,9 +138,9 @@ class ModelsConfig(Frozen):
             raise ValueError(f"engines named twice: {', '.join(twice)}")
         if RUN_PROFILE in ids:
             raise ValueError(f"no engine can be called {RUN_PROFILE!r}: the word stands for the engine a run names")
-        known = {*ids, RUN_PROFILE}
+        names = {*ids, RUN_PROFILE}
         for role, policy in self.policies.items():
-            if missing := sorted({entry.engine_id for entry in policy.chain} - known):
+            if missing := sorted({entry.engine_id for entry in policy.chain} - names):
                 raise ValueError(f"policies.{role} names unknown engines: {', '.join(missing)}")
         if "default" not in self.policies:
             raise ValueError("policies.default is missing: roles without a policy of their own use it")
@@ -211,6 +222,7 @@ class ModelsConfig(Frozen):
             entry=entry,
             engine_id=entry.engine_id,
             max_context=engine.max_context,
+            max_output=engine.max_output,
             capabilities=engine.capabilities,
         )
 
@@ -253,9 +265,11 @@ def load_models(data: Mapping[str, Any], *, source: str = "config/models.yaml") 
     try:
         return ModelsConfig.model_validate(data)
     except ValidationError as error:
-        found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        problems = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         allowed = {k: v for item in error.errors() for k, v in item.get("ctx", {}).items() if k == "allowed"}
-        raise ConfigError(f"{source} is wrong: {'; '.join(found)}", file=source, problems=found, **allowed) from error
+        raise ConfigError(
+            f"{source} is wrong: {'; '.join(problems)}", file=source, problems=problems, **allowed
+        ) from error
 
 
 def explain_no_model() -> str:

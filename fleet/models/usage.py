@@ -25,10 +25,10 @@ def affordable_tokens(price: Price, room_microusd: int, *, tokens_in: int) -> in
 
 def dearest(prices: Iterable[Price]) -> Price | None:
     """A price that none of these exceeds; None when there is none."""
-    known = list(prices)
-    if not known:
+    listed = list(prices)
+    if not listed:
         return None
     return Price(
-        in_microusd_per_mtok=max(p.in_microusd_per_mtok for p in known),
-        out_microusd_per_mtok=max(p.out_microusd_per_mtok for p in known),
+        in_microusd_per_mtok=max(p.in_microusd_per_mtok for p in listed),
+        out_microusd_per_mtok=max(p.out_microusd_per_mtok for p in listed),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,10 +13,10 @@ from fleet.kernel.errors import BudgetExceeded, FleetError
 from fleet.kernel.ids import StepId, StoryId
 from fleet.models.engine_config import Price
 from fleet.models.port import AgentRequest
-from fleet.models.profiles import Budgets, ModelsConfig
+from fleet.models.profiles import USUAL_LINK, Budgets, ChainEntry, ModelsConfig
 from fleet.models.prompts.pack_readers import PROMPT_FRAME_TOKENS
 from fleet.models.routing.budget import BudgetLimits, BudgetTotals, Spend
-from fleet.models.routing.routing import estimate_tokens
+from fleet.models.routing.routing import estimate_tokens, reply_room
 from fleet.models.usage import dearest
 from fleet.owner.spending.port import DaySpending, SpendingHold
 from fleet.story.allowance import Allowance, CallNeed, allow_call
@@ -50,6 +51,23 @@ class Budgeting:
         """An upper guess of the prompt that the request becomes; by its count where it was counted (CX-20, MB-22)."""
         own = estimate_tokens("".join(request.texts)) if request.counted is None else request.counted
         return own + PROMPT_FRAME_TOKENS
+
+    def bounded(self, request: AgentRequest) -> AgentRequest:
+        """The request with a reply as long as an engine that may answer it can give (MB-44)."""
+        prompt = self.prompt_tokens(request)
+        rooms = [reply_room(request.kind, link, prompt_tokens=prompt) for link in self._links(request)]
+        return bounded_request(request, max(rooms))
+
+    def _links(self, request: AgentRequest) -> Sequence[ChainEntry]:
+        """The engines that may answer; one as most are where nothing is known of them."""
+        if self.models is None:
+            return (USUAL_LINK,)
+        entries: list[ChainEntry] = []
+        for name in (request.policy,) if request.policy else tuple(self.models.policies):
+            # An unknown profile is refused by whoever carries out the call.
+            with contextlib.suppress(FleetError):
+                entries += self.models.chain_for(name, request.model).entries
+        return entries or (USUAL_LINK,)
 
     def price(self, model: str | None) -> Price | None:
         """The dearest price that a call of a run with this model profile may be charged."""

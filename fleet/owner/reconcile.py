@@ -29,14 +29,14 @@ def uses_of(calls: Mapping[str, Iterable[FinishedCall]], story_id: StoryId) -> t
     Args:
         calls: by engine id.
     """
-    found: dict[tuple[str, StepId], list[FinishedCall]] = {}
+    by_call: dict[tuple[str, StepId], list[FinishedCall]] = {}
     for engine, ended in calls.items():
         for call in ended:
             # `<story>/<step>#<number of the call>`, as role agents name their calls.
             name, _, _ = call.request_id.partition("#")
             if name.startswith(f"{story_id}/"):
-                found.setdefault((engine, StepId(name.removeprefix(f"{story_id}/"))), []).append(call)
-    return tuple(_use(engine, step, ended) for (engine, step), ended in sorted(found.items()))
+                by_call.setdefault((engine, StepId(name.removeprefix(f"{story_id}/"))), []).append(call)
+    return tuple(_use(engine, step, ended) for (engine, step), ended in sorted(by_call.items()))
 
 
 def _use(engine: str, step_id: StepId, calls: Sequence[FinishedCall]) -> EngineUse:
@@ -60,9 +60,9 @@ async def settle_from_engines(
     Args:
         calls: read before this was called, so that what ended later is on record rather than taken for lost.
     """
-    found = settlements(await _rows(journal), _lost_uses(journal, calls))
+    adjustments = settlements(await _rows(journal), _lost_uses(journal, calls))
     settled: list[UsageAdjusted] = []
-    for adjusted in found:
+    for adjusted in adjustments:
         hold = journal.state.budgets.holds.get(adjusted.step_id)
         # Fewer than were lost: one of them may still be under way, and would be nobody's once the others are settled.
         if hold is None or not hold.lost or adjusted.delta["calls"] < len(hold.lost):
@@ -137,10 +137,10 @@ class Reconciler:
         calls = await self._usage.calls_of(journal.story_id)
         if _lost_uses(journal, calls):
             await settle_from_engines(journal, calls)
-        known = sum(map(len, calls.values()))
-        if known != self._compared:
+        count = sum(map(len, calls.values()))
+        if count != self._compared:
             await self._compare(calls)
-            self._compared = known
+            self._compared = count
 
     async def _compare(self, calls: Mapping[str, Iterable[FinishedCall]]) -> None:
         """An operator is told of each difference once, with both numbers."""
@@ -148,7 +148,7 @@ class Reconciler:
         unsettled = frozenset(journal.state.budgets.holds)
         rows = await _rows(journal)
         ledger, counted = comparable(rows, uses_of(calls, journal.story_id), besides=unsettled)
-        for found in differences(ledger, counted):
-            if found not in self._told:
-                self._told.add(found)
-                _LOG.warning("story %s: %s", journal.story_id, found.warning)
+        for difference in differences(ledger, counted):
+            if difference not in self._told:
+                self._told.add(difference)
+                _LOG.warning("story %s: %s", journal.story_id, difference.warning)

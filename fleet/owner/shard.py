@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -26,6 +27,7 @@ from fleet.owner.workbench import Workbench
 
 MakeBench = Callable[[StoryId, int], Awaitable[Workbench]]
 
+_LOG = logging.getLogger(__name__)
 _COMMAND_PATIENCE_MS = 30_000
 """How long a command waits for a story of another shard before its sender is told."""
 _PROBATION_TTLS = 10
@@ -144,12 +146,19 @@ class CouncilShard:
     async def _forever(
         self, duty: Callable[[], Awaitable[None]], *, pause_s: float = 0, until: Callable[[], bool] = lambda: False
     ) -> None:
+        said = ""
         while not (self._draining or until()):
             try:
                 await duty()
-            except Exception:
+                said = ""
+            except Exception as error:
                 # The task boundary of an actor. Outages are waited out, and a defect in one duty must not end the
                 # others: each duty looks at the whole state again the next time.
+                if said != (said := f"{type(error).__name__}: {error}"):
+                    name = getattr(duty, "__name__", "a duty").strip("_")
+                    # An outage says what it is; of a defect the place is what helps. Once, not each second.
+                    place = None if isinstance(error, FleetError) else error
+                    _LOG.warning("shard %s: %s failed and is tried again: %s", self.name, name, said, exc_info=place)
                 await self._clock.sleep(1.0)
             if pause_s:
                 await self._clock.sleep(pause_s)
@@ -194,8 +203,8 @@ class CouncilShard:
             if self._is_to_wait(command.command_id, error):
                 raise
             await self._forget_nothing(command.stream)
-            if isinstance(error, LeaseHeld) and (known := await recorded_result(self._log, command)):
-                return Answer(ok=True, result=known)
+            if isinstance(error, LeaseHeld) and (recorded := await recorded_result(self._log, command)):
+                return Answer(ok=True, result=recorded)
             return Answer(ok=False, problem=error.to_wire())
         except Exception as error:
             message = f"command {command.name} failed with {type(error).__name__}: {error}"
@@ -224,9 +233,9 @@ class CouncilShard:
     async def _claim(self, stream: StreamId, *, for_command: bool = False) -> _Owned | None:
         """The story in this shard's hands. None when it is better left for later, which a command never is."""
         async with self._claiming:
-            known = self._owned.get(stream)
-            if known is not None and not known.task.done():
-                return known
+            held = self._owned.get(stream)
+            if held is not None and not held.task.done():
+                return held
             await self._require_newest()
             # A sweep or a delivery that is under way would take again what `drain` has just freed for others.
             self._require_not_draining(stream)
@@ -383,8 +392,8 @@ class CouncilShard:
         return any(now_ms - owned.tenure.good_ms > self._ttl_s * 500 for owned in self._owned.values())
 
     def _is_free(self, stream: StreamId) -> bool:
-        known = stream in self._owned or stream in self._defects.left_alone
-        return stream.startswith("story:") and not known and self._patience.is_due(stream)
+        is_ours = stream in self._owned or stream in self._defects.left_alone
+        return stream.startswith("story:") and not is_ours and self._patience.is_due(stream)
 
     async def _take_over(self, stream: StreamId) -> bool:
         """The story is worked on here, or is tried again later; False when the store does not answer."""

@@ -15,6 +15,7 @@ from fleet.owner.duties import councils, delivery, derivation, gate_councils, ga
 from fleet.owner.duties import deploy as deploying
 from fleet.owner.duties import procedure as base
 from fleet.owner.duties import restore as restoring
+from fleet.owner.duties.checkpoints import save_after_work
 from fleet.owner.reconcile import Reconciler
 from fleet.owner.tools.tool_calls import ToolCalls, end_calls
 from fleet.owner.workbench import Workbench
@@ -71,9 +72,9 @@ class SlaWatch:
         bench = self._bench
         if not bench.journal.exists:
             return ()
-        found = time_limits(bench.state, bench.rules.fsm.task_workflow)
+        limits = time_limits(bench.state, bench.rules.fsm.task_workflow)
         story_id = bench.journal.story_id
-        return tuple(one for one in found if not bench.journal.knows(CommandId(f"{story_id}/{one.name}")))
+        return tuple(one for one in limits if not bench.journal.knows(CommandId(f"{story_id}/{one.name}")))
 
     def _pause_s(self) -> float:
         running = self._running()
@@ -248,6 +249,7 @@ class StoryOwner:
         if self._reconciler and isinstance(intents[0], owed.CloseStory):
             # Before the last report, which then has what engines know; a closed story takes no more of it.
             await self._reconciler.last()
+        await save_after_work(self.bench)
         before, self._doing = self._version, intents[0].name
         await _PROCEDURES[type(intents[0])](self.bench, intents[0])
         if self._version == before:
@@ -290,16 +292,16 @@ class StoryOwner:
 
 def _wanted_pause_s(error: Exception) -> float:
     """When to come again, as far as the error says it; bounded, since it may come from elsewhere."""
-    wanted = error.details.get("retry_after_s") if isinstance(error, FleetError) else None
-    return max(0.0, min(float(wanted), _LONGEST_PAUSE_S)) if isinstance(wanted, int | float) else 0.0
+    retry_after_s = error.details.get("retry_after_s") if isinstance(error, FleetError) else None
+    return max(0.0, min(float(retry_after_s), _LONGEST_PAUSE_S)) if isinstance(retry_after_s, int | float) else 0.0
 
 
 def _cause(error: FleetError) -> str:
-    known = {
+    causes = {
         "outcome_unknown": "outcome_unknown",
         "nondeterministic_plan": "nondeterministic_plan",
         "unsupported_schema": "unsupported_schema",
         "log_regressed": "log_regressed",
         "budget_exceeded": "budget_exhausted",
     }
-    return known.get(error.code, "stuck")
+    return causes.get(error.code, "stuck")

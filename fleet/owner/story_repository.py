@@ -41,10 +41,10 @@ async def _fetched(bench: Workbench, address: GitAddress) -> FetchedRepository |
     for step_id, step in bench.state.steps.items():
         if not step_id.startswith(FETCH_STEPS) or step.finished is None or step.finished.outcome != "succeeded":
             continue
-        found = {a.path: a.artifact_digest for a in step.finished.artifacts}
-        if not set(FETCHED) <= set(found):
+        artifacts = {a.path: a.artifact_digest for a in step.finished.artifacts}
+        if not set(FETCHED) <= set(artifacts):
             raise ToolFailed(f"{address.url} was fetched and left no pack: start the story anew", step_id=step_id)
-        facts, pack, index = (found[path] for path in FETCHED)
+        facts, pack, index = (artifacts[path] for path in FETCHED)
         fetched = fetched_of(address, await bench.blobs.get(facts), pack=pack, pack_index=index)
         if fetched is None:
             raise ToolFailed(f"{address.url} was fetched, and what came is no fetch: start the story anew")
@@ -55,9 +55,11 @@ async def _fetched(bench: Workbench, address: GitAddress) -> FetchedRepository |
 async def packs_of(bench: Workbench, commit: str) -> tuple[Digest, ...]:
     """The pack that holds a commit made in this story, and all that it builds on since the base. None for others."""
     for step in reversed(list(bench.state.steps.values())):
-        found = {a.path.rpartition("/")[2]: a.artifact_digest for a in step.finished.artifacts} if step.finished else {}
-        if "commit.txt" not in found or "new.pack" not in found:
+        artifacts = (
+            {a.path.rpartition("/")[2]: a.artifact_digest for a in step.finished.artifacts} if step.finished else {}
+        )
+        if "commit.txt" not in artifacts or "new.pack" not in artifacts:
             continue
-        if (await bench.blobs.get(found["commit.txt"])).decode(errors="replace").strip() == commit:
-            return (found["new.pack"],)
+        if (await bench.blobs.get(artifacts["commit.txt"])).decode(errors="replace").strip() == commit:
+            return (artifacts["new.pack"],)
     return ()

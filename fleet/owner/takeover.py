@@ -75,21 +75,21 @@ async def require_attested(log: EventLog, witness: Witness | None, stream: Strea
 
     Raises LogRegressed otherwise; the stream then takes no appends until an operator accepts the loss (EV-19).
     """
-    known = await witness.attested(stream) if witness is not None else None
-    if known is None or known.version == 0:
+    attested = await witness.attested(stream) if witness is not None else None
+    if attested is None or attested.version == 0:
         return
-    found = await log.read(stream, after=known.version - 1, limit=1)
-    if found and found[0].hash == known.hash:
+    events = await log.read(stream, after=attested.version - 1, limit=1)
+    if events and events[0].hash == attested.hash:
         return
-    what = "holds another event there" if found else "ends before it"
-    reason = f"version {known.version} was attested by a checkpoint and the log {what}"
+    what = "holds another event there" if events else "ends before it"
+    reason = f"version {attested.version} was attested by a checkpoint and the log {what}"
     with contextlib.suppress(StoreError):
         await log.refuse(stream, reason=reason)
     raise LogRegressed(
         f"{stream} went back in time: {reason}; it is not worked on until an operator runs "
         f"`fleet accept-loss {stream}`",
         stream=stream,
-        version=known.version,
+        version=attested.version,
     )
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.kernel.errors import InvalidInput, InvalidTransition
-from fleet.kernel.types import PriorityChange, Reason
 from fleet.planning.planning_config import Bounds, CeremonyConfig
 from fleet.planning.project_state import Ceremony
-
-REVIEWABLE = frozenset({"BACKLOG", "DRAFT", "NEW"})
-"""States in which a story may be reviewed (PL-60)."""
 
 
 class _Part(BaseModel):
@@ -38,34 +34,6 @@ class BacklogReview(_Part):
     questions: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=6)]
     plan: Annotated[tuple[PlanOutlineTask, ...], Field(max_length=8)]
     points: int
-
-
-class PoDecision(_Part):
-    """What the product owner says of one story (PL-68)."""
-
-    po_notes: Reason
-    po_concerns: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
-    priority_adjustment: PriorityChange | None = None
-    priority_reason: Reason | None = None
-
-    @model_validator(mode="after")
-    def _adjusts_with_a_reason(self) -> PoDecision:
-        if (self.priority_adjustment is None) != (self.priority_reason is None):
-            raise ValueError("priority_adjustment and priority_reason come together")
-        return self
-
-
-def read_decision(data: Mapping[str, Any]) -> PoDecision:
-    """The decision; InvalidInput for one without notes, or an adjusted priority without a reason."""
-    try:
-        return PoDecision.model_validate({n: v for n, v in data.items() if v is not None})
-    except ValidationError as error:
-        problems = [
-            {"pointer": "/" + "/".join(str(p) for p in e["loc"]), "message": e["msg"]}
-            for e in error.errors(include_url=False)
-        ]
-        first = "; ".join(f"{p['pointer']}: {p['message']}" for p in problems)
-        raise InvalidInput(f"the decision is not valid: {first}", problems=problems) from error
 
 
 def review_unit(ceremony_id: str, story_id: str, role: str) -> str:
@@ -111,8 +79,12 @@ def next_status(config: CeremonyConfig, ceremony: Ceremony, trigger: str) -> str
     )
 
 
-def check_stories(config: CeremonyConfig, states: Mapping[str, str | None]) -> None:
-    """Returns when these stories may be reviewed together; `states` holds None for one that does not exist.
+def check_stories(config: CeremonyConfig, states: Mapping[str, str | None], *, early: Collection[str]) -> None:
+    """Returns when these stories may be reviewed together (PL-60).
+
+    Args:
+        states: by story; None for one that does not exist.
+        early: those whose work has not begun.
 
     Raises:
         InvalidInput: too few or too many, or one that is missing or past its planning; all of them are named.
@@ -121,11 +93,11 @@ def check_stories(config: CeremonyConfig, states: Mapping[str, str | None]) -> N
         raise InvalidInput(
             f"a review takes {config.stories.min} to {config.stories.max} stories, not {len(states)}", field="story_ids"
         )
-    wrong = {name: state for name, state in states.items() if state not in REVIEWABLE}
+    wrong = {name: state for name, state in states.items() if name not in early}
     if wrong:
         told = ", ".join(f"{name} ({state or 'does not exist'})" for name, state in sorted(wrong.items()))
         raise InvalidInput(
-            f"only stories in {', '.join(sorted(REVIEWABLE))} are reviewed; not {told}",
+            f"only stories whose work has not begun are reviewed; not {told}",
             field="story_ids",
             value=sorted(wrong),
         )

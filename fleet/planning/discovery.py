@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.types import Frozen
 from fleet.planning.coach import score_story
@@ -92,6 +93,10 @@ class DiscoveryProposal(Frozen):
     def unanswered(self) -> tuple[OpenQuestion, ...]:
         """The questions that nobody answered yet."""
         return tuple(q for q in self.questions if q.answer is None)
+
+    def to_bytes(self) -> bytes:
+        """The proposal as it is kept; its digest names it."""
+        return canonical_json(self.model_dump(mode="json"))
 
 
 _SCAFFOLD = ProposedStory(
@@ -232,8 +237,13 @@ def with_answers(proposal: DiscoveryProposal, answers: Mapping[str, str]) -> Dis
     stories = list(proposal.stories)
     for question in proposal.questions:
         text = checked.get(question.question_id)
-        if text is not None and question.story is not None and question.placeholder is not None:
+        if text is None:
+            continue
+        if question.story is not None and question.placeholder is not None:
             stories[question.story] = _filled(stories[question.story], f"<{question.placeholder}>", text)
+            continue
+        # A question about the whole is answered for everybody who reads one of its stories.
+        stories = [s if s.is_scaffold else _with_note(s, f"{question.text} {text}") for s in stories]
     questions = tuple(
         q.model_copy(update={"answer": checked[q.question_id]}) if q.question_id in checked else q
         for q in proposal.questions
@@ -251,6 +261,10 @@ def _checked_answer(name: str, answer: str) -> str:
             value=text[:100],
         )
     return text
+
+
+def _with_note(story: ProposedStory, note: str) -> ProposedStory:
+    return story.model_copy(update={"description": f"{story.description}\n\n{note}"})
 
 
 def _filled(story: ProposedStory, placeholder: str, text: str) -> ProposedStory:

@@ -44,7 +44,8 @@ class DerivationConfig(_Settings):
     """Seconds between two attempts."""
     temperature: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
     """A decimal as text, 0..2: requests hold no floats (GL-12)."""
-    max_output_tokens: Positive
+    max_output_tokens: Positive | None = None
+    """Lowers the longest reply; left out, the engine and the budget alone bind it."""
     timeout_s: Positive
     """Seconds for one attempt."""
     tasks: Bounds
@@ -99,30 +100,27 @@ class RetryPolicy(_Settings):
 
 
 class CeremonyStep(_Settings):
-    """One automated step: a handler by name, its time in seconds, its retries."""
+    """One automated step: its time in seconds, its retries."""
 
     name: str
-    handler: str
     timeout_s: Positive
     retry: RetryPolicy
 
 
 class CeremonyTransition(_Settings):
-    """One legal move; `guard` says whether a person or the system makes it."""
+    """One legal move; `system` among the roles is the fleet itself."""
 
     from_: Annotated[tuple[str, ...], Field(alias="from", min_length=1)]
     trigger: str
     to: str
-    guard: Literal["human", "automated"]
     roles: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class CeremonyTimeouts(_Settings):
     """Limits in seconds; a timeout ends a step as failed and never decides for a person (PL-71)."""
 
-    step_s: Positive
     step_max_s: Positive
-    ceremony_max_s: Positive
+    """The longest `timeout_s` that a step may have."""
 
 
 class CeremonyConfig(_Settings):

@@ -1,13 +1,12 @@
-"""Projects and epics as people write them (PL-2, AP-50, AP-51)."""
+"""Projects and epics as people write them; texts are kept in NFC (PL-2, AP-50, AP-51, GL-7)."""
 
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from fleet.kernel.errors import InvalidInput
 from fleet.kernel.types import Rigor
 
 Title = Annotated[str, Field(min_length=1, max_length=200)]
@@ -19,6 +18,11 @@ Goal = Annotated[str, Field(max_length=4000)]
 
 class _Text(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _normalize(cls, value: Any) -> Any:
+        return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
     @field_validator("*")
     @classmethod
@@ -78,25 +82,3 @@ class EpicChanges(_Text):
     goal: Goal | None = None
     priority: Priority | None = None
     status: Literal["archived", "cancelled"] | None = None
-
-
-Text = TypeVar("Text", bound=_Text)
-
-
-def read_text(form: type[Text], data: Any, *, what: str) -> Text:
-    """The text of this form; InvalidInput lists every problem with its pointer (GL-7, GL-14, GL-15)."""
-    if not isinstance(data, dict):
-        raise InvalidInput(f"{what} is a mapping of fields", problems=[])
-    try:
-        return form.model_validate({str(name): _nfc(value) for name, value in data.items()})  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    except ValidationError as error:
-        problems = [
-            {"pointer": "/" + "/".join(str(p) for p in e["loc"]), "message": e["msg"]}
-            for e in error.errors(include_url=False)
-        ]
-        first = "; ".join(f"{p['pointer']}: {p['message']}" for p in problems)
-        raise InvalidInput(f"{what} is not valid: {first}", problems=problems) from error
-
-
-def _nfc(value: Any) -> Any:
-    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value

@@ -12,6 +12,16 @@ _NETWORK = ipaddress.ip_network
 _EMBEDDING = tuple(
     _NETWORK(n) for n in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
 )
+# What the registries of special purposes name and versions of Python do not all take for such (or took for it once).
+_SPECIAL = tuple(
+    _NETWORK(n)
+    for n in (
+        *("192.0.0.0/24", "192.88.99.0/24", "240.0.0.0/4"),
+        *("fec0::/10", "5f00::/16", "::ffff:0:0:0/96", "100::/32", "2001::/23", "3fff::/20"),
+    )
+)
+# The addresses that are handed out to the public; the rest of IPv6 is kept for later.
+_UNICAST = _NETWORK("2000::/3")
 # Services of the machine that other rules do not cover, because their addresses count as public.
 _METADATA = tuple(
     _NETWORK(n) for n in ("168.63.129.16/32", "169.254.0.0/16", "fd00:ec2::254/128", "100.100.100.200/32")
@@ -42,7 +52,8 @@ def address_refusal(address: str, *, allowed: Sequence[str] = ()) -> str | None:
         return f"{address} is {why}"
     if any(parsed in _NETWORK(network) for network in allowed):
         return None
-    return None if parsed.is_global else f"{address} is not public"
+    is_special = any(parsed in network for network in _SPECIAL) or (parsed.version == 6 and parsed not in _UNICAST)
+    return f"{address} is not public" if is_special or not parsed.is_global else None
 
 
 def addresses_refusal(addresses: Iterable[str], *, allowed: Sequence[str] = ()) -> str | None:

@@ -1,23 +1,14 @@
-"""What a repository says about itself in `.fleet/workspace.toml`: the preview whose pages stage e2e opens (RC-75).
-
-The file is written by whoever works on the repository, so it is bounded and closed: an unknown key is refused by name.
-"""
+"""The preview that a repository declares, whose pages stage e2e opens (RC-75)."""
 
 from __future__ import annotations
 
 import re
-from tomllib import loads
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, StrictBool, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
-from fleet.kernel.errors import InvalidInput
 from fleet.kernel.types import Frozen
 
-WORKSPACE_FILE = ".fleet/workspace.toml"
-MAX_WORKSPACE_FILE = 64 << 10
-"""Bytes."""
-_MAX_PROBLEMS = 20
 _PATH = re.compile(r"/(?![/\\])[^\s\\#\x00-\x1f\x7f]*")
 
 
@@ -87,51 +78,3 @@ class Preview(Frozen):
         """The document that the script inside the sandbox reads; each page with its `name`."""
         document = self.model_dump(mode="json")
         return {**document, "pages": [{**page.model_dump(mode="json"), "name": page.name} for page in self.pages]}
-
-
-class _WorkspaceFile(Frozen):
-    preview: Preview | None = None
-
-
-def parse_workspace_file(data: bytes) -> Preview | None:
-    """The preview that the file declares, None when it declares none.
-
-    Raises:
-        InvalidInput: the file is no TOML of this form; `problems` names every wrong field, the message the first.
-    """
-    if len(data) > MAX_WORKSPACE_FILE:
-        raise InvalidInput(f"{WORKSPACE_FILE} has more than {MAX_WORKSPACE_FILE} bytes: make it shorter", field="file")
-    try:
-        document = loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{WORKSPACE_FILE} is not UTF-8: save it as UTF-8", field="file") from error
-    except (ValueError, RecursionError) as error:
-        why = "too deep" if isinstance(error, RecursionError) else str(error)[:200]
-        raise InvalidInput(f"{WORKSPACE_FILE} is no TOML: {why}; mend that line", field="file") from error
-    try:
-        return _WorkspaceFile.model_validate(document).preview
-    except ValidationError as error:
-        problems = _problems(error)
-        first, more = problems[0], len(problems) - 1
-        others = f" (and {more} more)" if more else ""
-        raise InvalidInput(
-            f"{WORKSPACE_FILE}: {first['field']}: {first['message']}{others}; mend it there",
-            problems=problems,
-        ) from error
-
-
-def _problems(error: ValidationError) -> list[dict[str, str]]:
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
-    return [{"field": _place(e["loc"]), "message": _message(e["type"], e["msg"])} for e in errors[:_MAX_PROBLEMS]]
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    """`preview.pages[2].path`, the third page of the file."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".")[:200] or "file"
-
-
-def _message(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "there is no such key: see the page Preview of your pages in the documentation"
-    return message.removeprefix("Value error, ")

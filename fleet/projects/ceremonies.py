@@ -1,13 +1,12 @@
-"""What commands on a backlog review record (PL-60..PL-70)."""
+"""Commands on a backlog review (PL-60..PL-70)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from fleet.council.config import FIRST_NAMED, LAST_NAMED
-from fleet.events.payload import Payload
-from fleet.events.platform import AgentRegistered, AgentUnregistered
+from pydantic import Field
+
 from fleet.events.project import (
     CeremonyCancelled,
     CeremonyCompleted,
@@ -16,290 +15,276 @@ from fleet.events.project import (
     CeremonyStoryDecided,
 )
 from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound
-from fleet.kernel.ids import CommandId, EntityId, StoryId, StreamId
-from fleet.log.port import Command, EventLog
-from fleet.owner.council_pools import PoolRules, check_role
-from fleet.planning.backlog_review import REVIEWABLE, BacklogReview, check_stories, next_status, read_decision
-from fleet.planning.platform_state import PlatformState
+from fleet.kernel.ids import EntityId, StoryId
+from fleet.kernel.types import Frozen, PriorityChange, Reason
+from fleet.planning.backlog_review import BacklogReview, check_stories, next_status
 from fleet.planning.project_state import Ceremony, ProjectState
-from fleet.projects.outlines import chosen_plan
-from fleet.projects.project_commands import Decide, Deciding, made_id, read_reason, require_open
-from fleet.story.commands.command import Caller, StoryCommand
+from fleet.projects.project_commands import FollowUp, ProjectCommand, ProjectFacts, require_open
+from fleet.story.commands.command import Outcome, StoryCommand
 from fleet.story.commands.gates import Approve
-from fleet.story.commands.plan_versions import ProposePlan, preliminary_plan_id, takes_outline
+from fleet.story.commands.plan_versions import ProposePlan, early_states, is_early, preliminary_plan_id, takes_outline
 from fleet.story.commands.request_approval import RequestApproval
-from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
 
-
-async def _story(log: EventLog, story_id: str) -> StoryState | None:
-    return fold(await log.read(StreamId.of_story(StoryId(story_id))))
+Ids = Annotated[tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=50)]
 
 
-def _named(command: Command) -> tuple[StoryId, ...]:
-    names = command.body.get("story_ids")
-    if not isinstance(names, list):
-        raise InvalidInput("story_ids is a list of story ids", field="story_ids")
-    return tuple(dict.fromkeys(StoryId(str(name)) for name in names))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+class StoriesRequest(Frozen):
+    """The stories of a review that has not begun."""
+
+    story_ids: Ids
+
+    def named(self) -> tuple[StoryId, ...]:
+        """Each of them once. InvalidInput for what is no id of a story."""
+        return tuple(dict.fromkeys(StoryId(name) for name in self.story_ids))
 
 
-async def _check(at: Deciding, state: ProjectState, names: tuple[StoryId, ...]) -> None:
-    found = {name: await _story(at.log, name) for name in names}
-    # A story of another project is none of this one's.
-    own = {n: s if s is not None and s.project_id == state.project_id else None for n, s in found.items()}
-    check_stories(at.ceremony, {n: s.state if s is not None else None for n, s in own.items()})
-
-
-def _held(state: ProjectState, command: Command) -> Ceremony:
-    ceremony_id = str(command.body.get("ceremony_id") or "")
-    found = state.ceremonies.get(ceremony_id)
-    if found is None:
-        raise NotFound(f"project {state.project_id} has no ceremony {ceremony_id[:80]!r}", ceremony_id=ceremony_id[:80])
-    return found
-
-
-async def _open(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+class OpenCeremony(StoriesRequest, ProjectCommand):
     """A review of these stories is being prepared."""
-    caller.require("po")
-    require_open(state)
-    names = _named(command)
-    await _check(at, state, names)
-    councils = at.ceremony.councils
-    return (CeremonyOpened(ceremony_id=made_id("ce", command), story_ids=names, councils=councils),)  # pyright: ignore[reportArgumentType]
+
+    command = "open_ceremony"
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The review. InvalidInput for stories that cannot be reviewed, all of them named."""
+        facts.caller.require("po")
+        require_open(state)
+        return (_opened(facts.new_id("ce"), self.named(), facts.rules.ceremony.councils, state, facts),)
+
+    def made(self, state: ProjectState, facts: ProjectFacts) -> dict[str, Any]:
+        """The id of the review."""
+        return {"ceremony_id": facts.new_id("ce")}
 
 
-async def _choose(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+class CeremonyCommand(ProjectCommand):
+    """A command on a review that there is."""
+
+    ceremony_id: str
+
+    def made(self, state: ProjectState, facts: ProjectFacts) -> dict[str, Any]:
+        """The id of the review."""
+        return {"ceremony_id": self.ceremony_id}
+
+    def held(self, state: ProjectState, facts: ProjectFacts, trigger: str) -> Ceremony:
+        """The review, in which this may happen now. PolicyDenied, NotFound, InvalidTransition."""
+        facts.caller.require("po")
+        name = self.ceremony_id[:80]
+        ceremony = state.ceremonies.get(self.ceremony_id)
+        if ceremony is None:
+            raise NotFound(f"project {state.project_id} has no ceremony {name!r}", ceremony_id=name)
+        next_status(facts.rules.ceremony, ceremony, trigger)
+        return ceremony
+
+
+class ChooseCeremonyStories(StoriesRequest, CeremonyCommand):
     """A review that is being prepared is of other stories."""
-    caller.require("po")
-    found = _held(state, command)
-    next_status(at.ceremony, found, "add_story")
-    names = _named(command)
-    await _check(at, state, names)
-    return (CeremonyOpened(ceremony_id=found.ceremony_id, story_ids=names, councils=found.councils),)  # pyright: ignore[reportArgumentType]
+
+    command = "choose_ceremony_stories"
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The review with these stories; as for one that is opened."""
+        ceremony = self.held(state, facts, "add_story")
+        return (_opened(ceremony.ceremony_id, self.named(), ceremony.councils, state, facts),)
 
 
-async def _start(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+class StartCeremony(CeremonyCommand):
     """The councils review the stories from here on."""
-    caller.require("po")
-    found = _held(state, command)
-    next_status(at.ceremony, found, "start")
-    names = tuple(StoryId(s) for s in found.story_ids)
-    await _check(at, state, names)
-    if not at.has_model(None):
-        raise InvalidInput(
-            "no council can review, for no model policy names an engine: put one in the place of `profile` below "
-            "`policies` of models.yaml",
-            field="model",
-        )
-    return (CeremonyStarted(ceremony_id=found.ceremony_id, story_ids=names, councils=found.councils),)  # pyright: ignore[reportArgumentType]
+
+    command = "start_ceremony"
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The start. InvalidInput when a story went on meanwhile, or when no model can review."""
+        ceremony = self.held(state, facts, "start")
+        names = tuple(StoryId(name) for name in ceremony.story_ids)
+        _check(state, facts)
+        if not facts.rules.has_model(None):
+            raise InvalidInput(
+                "no council can review, for no model policy names an engine: put one in the place of `profile` below "
+                "`policies` of models.yaml",
+                field="model",
+            )
+        return (CeremonyStarted(ceremony_id=ceremony.ceremony_id, story_ids=names, councils=ceremony.councils),)
 
 
-async def _decide(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The product owner said yes or no to one story, and why (PL-68)."""
-    caller.require("po")
-    found, body = _held(state, command), command.body
-    is_approved = bool(body.get("approve"))
-    next_status(at.ceremony, found, "approve_story" if is_approved else "reject_story")
-    story_id = StoryId(str(body.get("story_id") or ""))
-    if story_id not in found.story_ids:
-        raise NotFound(f"ceremony {found.ceremony_id} reviews no story {story_id}", story_id=story_id)
-    if story_id in found.decisions:
-        raise InvalidTransition(
-            f"story {story_id} is decided already: {found.decisions[story_id].result}",
-            state=found.status,
-            event="decide",
-            allowed=[],
-        )
-    if not is_approved:
-        reason = read_reason(command)
-        return (
-            CeremonyStoryDecided(ceremony_id=found.ceremony_id, story_id=story_id, result="REJECTED", reason=reason),
-        )
-    names = ("po_notes", "po_concerns", "priority_adjustment", "priority_reason")
-    decision = read_decision({name: body.get(name) for name in names})
-    chosen = await _chosen(at, found, command) if await _has_use_of_a_plan(at, command) else None
-    return (
-        CeremonyStoryDecided(
-            ceremony_id=found.ceremony_id,
-            story_id=story_id,
+class _StoryDecision(CeremonyCommand):
+    """What the product owner said of one story, and why (PL-68)."""
+
+    command = "decide_ceremony_story"
+    story_id: StoryId
+
+    def undecided(self, state: ProjectState, facts: ProjectFacts, trigger: str) -> Ceremony:
+        """The review, in which the story waits for this. As `held`; NotFound for a story that it is not about."""
+        ceremony = self.held(state, facts, trigger)
+        if self.story_id not in ceremony.story_ids:
+            raise NotFound(f"ceremony {ceremony.ceremony_id} reviews no story {self.story_id}", story_id=self.story_id)
+        if self.story_id in ceremony.decisions:
+            raise InvalidTransition(
+                f"story {self.story_id} is decided already: {ceremony.decisions[self.story_id].result}",
+                state=ceremony.status,
+                event="decide",
+                allowed=[],
+            )
+        return ceremony
+
+
+class ApproveCeremonyStory(_StoryDecision):
+    """Yes to one story: why, and what is to be minded."""
+
+    approve: Literal[True]
+    po_notes: Reason
+    po_concerns: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+    priority_adjustment: PriorityChange | None = None
+    priority_reason: Reason | None = None
+    plan_of: Annotated[str, Field(max_length=40)] | None = None
+    """The council whose outline becomes a proposed plan of the story; the first that has a usable one by default."""
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The consent, and the id of the plan that the outline of a council becomes.
+
+        Raises:
+            InvalidInput: a priority without its reason, or the council that is named has no usable outline.
+            InvalidTransition: the story went on, and the approval names the council whose outline is meant.
+        """
+        ceremony = self.undecided(state, facts, "approve_story")
+        if (self.priority_adjustment is None) != (self.priority_reason is None):
+            raise InvalidInput(
+                "priority_adjustment and priority_reason come together: give both or none", field="priority_reason"
+            )
+        has_plan = self._takes_plan(facts) and self._outline(ceremony, facts) is not None
+        decided = CeremonyStoryDecided(
+            ceremony_id=ceremony.ceremony_id,
+            story_id=self.story_id,
             result="APPROVED",
-            po_notes=decision.po_notes,
-            po_concerns=decision.po_concerns,
-            priority_adjustment=decision.priority_adjustment,
-            priority_reason=decision.priority_reason,
-            plan_id=preliminary_plan_id(found.ceremony_id, story_id) if chosen else None,
-        ),
-    )
-
-
-async def _has_use_of_a_plan(at: Deciding, command: Command) -> bool:
-    """Whether the story still waits for its work: one that went on meanwhile has, or gets, a plan of its own.
-
-    Raises:
-        InvalidTransition: it went on, and the approval names the council whose outline is meant.
-    """
-    story_id = str(command.body["story_id"])
-    story = await _story(at.log, story_id)
-    if takes_outline(story):
-        return True
-    if command.body.get("plan_of") is None:
-        return False
-    state = "gone" if story is None else story.disposition if story.is_over else story.state
-    raise InvalidTransition(
-        f"story {story_id} is {state}: an outline comes before the work, so approve it without plan_of",
-        state=state,
-        event="propose_plan",
-        allowed=sorted(REVIEWABLE),
-    )
-
-
-async def _chosen(at: Deciding, found: Ceremony, command: Command) -> tuple[str, BacklogReview] | None:
-    """The outline that the approval makes a plan of, and whose it is."""
-    council = command.body.get("plan_of")
-    return await chosen_plan(
-        at.blobs,
-        found,
-        str(command.body["story_id"]),
-        None if council is None else str(council),
-        assignable=at.assignable_roles,
-    )
-
-
-async def _complete(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """Every story is decided, and the review is over (PL-65)."""
-    caller.require("po")
-    found = _held(state, command)
-    next_status(at.ceremony, found, "complete")
-    if left := [s for s in found.story_ids if s not in found.decisions]:
-        raise InvalidTransition(
-            f"{len(left)} stories are still to be decided: {', '.join(left[:5])}",
-            state=found.status,
-            event="complete",
-            allowed=["approve_story", "reject_story", "cancel"],
+            po_notes=self.po_notes,
+            po_concerns=self.po_concerns,
+            priority_adjustment=self.priority_adjustment,
+            priority_reason=self.priority_reason,
+            plan_id=preliminary_plan_id(ceremony.ceremony_id, self.story_id) if has_plan else None,
         )
-    return (CeremonyCompleted(ceremony_id=found.ceremony_id, story_ids=tuple(StoryId(s) for s in found.story_ids)),)
+        return (decided,)
 
+    def follow(self, state: ProjectState, facts: ProjectFacts) -> tuple[FollowUp, ...]:
+        """What an approval brings to its story: the outlined plan, and to one that is ready the consent to its scope.
 
-async def _cancel(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The review is given up; what was said in it stays on record."""
-    caller.require("po")
-    found = _held(state, command)
-    next_status(at.ceremony, found, "cancel")
-    return (CeremonyCancelled(ceremony_id=found.ceremony_id, reason=read_reason(command)),)
+        Of a story that is not ready the notes are kept, and its gate stays closed (PL-69).
+        """
+        ceremony = state.ceremonies[self.ceremony_id]
+        # What is on record decides: the story may have gone on since.
+        has_plan = ceremony.decisions[self.story_id].plan_id is not None
+        sent: list[StoryCommand] = []
+        if has_plan and (outline := self._outline(ceremony, facts)) is not None:
+            council, review = outline
+            sent.append(
+                ProposePlan(
+                    ceremony_id=ceremony.ceremony_id,
+                    council=council,
+                    feedback=review.feedback,
+                    tasks=review.plan,
+                    notes=self.po_notes,
+                )
+            )
+        story = facts.stories[self.story_id]
+        if story is not None and self._waits_for_scope(story, facts) and story.score is not None and story.score.dor_ok:
+            # The gate is asked for by the work on a story, which has not begun; a request that waits is answered too.
+            sent += [RequestApproval(gate="approve_scope"), Approve(gate="approve_scope", notes=self.po_notes)]
+        return tuple(FollowUp(self.story_id, f"{one.command}-by-ceremony-{self.ceremony_id}", one) for one in sent)
 
+    @staticmethod
+    def _waits_for_scope(story: StoryState, facts: ProjectFacts) -> bool:
+        lifecycle = facts.rules.lifecycles.get(story.lifecycle)
+        return lifecycle is not None and any(row.gate == "approve_scope" for row in lifecycle.legal(story.state))
 
-CEREMONY_COMMANDS: Mapping[str, Decide] = {
-    "open_ceremony": _open,
-    "choose_ceremony_stories": _choose,
-    "start_ceremony": _start,
-    "decide_ceremony_story": _decide,
-    "complete_ceremony": _complete,
-    "cancel_ceremony": _cancel,
-}
+    def _takes_plan(self, facts: ProjectFacts) -> bool:
+        """Whether the story still waits for its work: one that went on meanwhile has, or gets, a plan of its own."""
+        story = facts.stories[self.story_id]
+        if takes_outline(story, facts.rules.lifecycles):
+            return True
+        if self.plan_of is None:
+            return False
+        is_now = "gone" if story is None else story.disposition if story.is_over else story.state
+        raise InvalidTransition(
+            f"story {self.story_id} is {is_now}: an outline comes before the work, so approve it without plan_of",
+            state=is_now,
+            event="propose_plan",
+            allowed=early_states(story, facts.rules.lifecycles),
+        )
 
+    def _outline(self, ceremony: Ceremony, facts: ProjectFacts) -> tuple[str, BacklogReview] | None:
+        """The council whose outline becomes the plan, and its review; without a choice the first that has a usable one.
 
-async def consent_of(at: Deciding, state: ProjectState, command: Command) -> tuple[Command, ...]:
-    """What an approval brings to its story: the outlined plan, and to one that is ready the consent to its scope.
-
-    Of a story that is not ready the notes are kept, and its gate stays closed (PL-69).
-    """
-    if command.name != "decide_ceremony_story" or not command.body.get("approve"):
-        return ()
-    found, notes = _held(state, command), str(command.body["po_notes"])
-    # What is on record decides: the story may have gone on since.
-    decided = found.decisions[str(command.body["story_id"])]
-    chosen = await _chosen(at, found, command) if decided.plan_id is not None else None
-    planned = () if chosen is None else (_on_story(command, _proposal(found.ceremony_id, *chosen, notes)),)
-    story = await _story(at.log, str(command.body["story_id"]))
-    if story is None or story.state != "DRAFT" or story.score is None or not story.score.dor_ok:
-        return planned
-    # The gate is asked for by the work on a story, which has not begun; a request that waits already is answered too.
-    return (
-        *planned,
-        _on_story(command, RequestApproval(gate="approve_scope")),
-        _on_story(command, Approve(gate="approve_scope", notes=notes)),
-    )
-
-
-def _proposal(ceremony_id: str, council: str, review: BacklogReview, notes: str) -> ProposePlan:
-    """What brings an outline to its story."""
-    return ProposePlan(
-        ceremony_id=ceremony_id, council=council, feedback=review.feedback, tasks=review.plan, notes=notes
-    )
-
-
-def _on_story(command: Command, sent: StoryCommand) -> Command:
-    story_id = StoryId(str(command.body["story_id"]))
-    return Command(
-        command_id=CommandId(
-            f"{command.principal}/{story_id}/{sent.command}-by-ceremony-{command.body['ceremony_id']}"
-        ),
-        stream=StreamId.of_story(story_id),
-        name=sent.command,
-        principal=command.principal,
-        body=sent.body(),
-        trace_id=command.trace_id,
-    )
-
-
-_EVER = LAST_NAMED - FIRST_NAMED + 1
-MAX_PERSONA = 1000
-"""Characters of a persona."""
-_AT_ONCE = 9
-"""No council has more voters."""
-
-
-def register_agent(
-    rules: PoolRules | None, state: PlatformState, command: Command, caller: Caller
-) -> tuple[Payload, ...]:
-    """What registering an agent records; its id has the next number of the role that was never given.
-
-    Raises:
-        PolicyDenied: the caller is no admin.
-        InvalidInput: nobody serves the role, or there is no such policy; `field` and `allowed` say what to change.
-        InvalidTransition: the role has as many as a council may have voters.
-    """
-    caller.require("admin")
-    assert rules is not None, "whoever takes commands on agents knows the rules of pools"
-    role, policy = str(command.body.get("role") or ""), str(command.body.get("model_policy") or "")
-    check_role(rules, role)
-    if policy not in rules.models.policies:
-        known = sorted(rules.models.policies)
+        An outline is usable when it has tasks, and every one is for a role that tasks may go to.
+        """
+        roles = facts.rules.assignable_roles
+        for council in ceremony.councils if self.plan_of is None else (self.plan_of,):
+            review = facts.reviews.get(council)
+            if review is not None and review.plan and all(task.role in roles for task in review.plan):
+                return council, review
+        if self.plan_of is None:
+            return None
         raise InvalidInput(
-            f"models.yaml has no policy {policy[:60]!r}; allowed are {', '.join(known)}",
-            field="model_policy",
-            allowed=known,
+            f"council {self.plan_of!r} outlined no plan of story {self.story_id} with tasks for {', '.join(roles)} "
+            "alone: name another council, or none",
+            field="plan_of",
+            allowed=list(ceremony.councils),
         )
-    ever = sum(agent.registered.role == role for agent in state.agents.values())
-    if len(state.named_agents().get(role, ())) >= _AT_ONCE or ever >= _EVER:
-        raise InvalidTransition(
-            f"role {role} has all the named agents that it can have: take one away first",
-            state="full",
-            event="register_agent",
-            allowed=[],
+
+
+class RejectCeremonyStory(_StoryDecision):
+    """No to one story, with a reason."""
+
+    approve: Literal[False]
+    reason: Reason
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The refusal; the reviews of the story stay."""
+        ceremony = self.undecided(state, facts, "reject_story")
+        return (
+            CeremonyStoryDecided(
+                ceremony_id=ceremony.ceremony_id, story_id=self.story_id, result="REJECTED", reason=self.reason
+            ),
         )
-    name = EntityId(f"agent-{role}-{FIRST_NAMED + ever:03d}")
-    persona = _persona(command.body.get("persona"))
-    return (AgentRegistered(role=role, agent_id=name, profile=role, engine=policy, persona=persona),)
 
 
-def _persona(said: Any) -> str | None:
-    """The text without space around it; None when nothing was said. InvalidInput when it is no text, or too long."""
-    text = said.strip() if isinstance(said, str) else said
-    if text is None or text == "":
-        return None
-    if not isinstance(text, str) or len(text) > MAX_PERSONA:
-        raise InvalidInput(f"persona is a text of at most {MAX_PERSONA} characters", field="persona")
-    return text
+class CompleteCeremony(CeremonyCommand):
+    """Every story is decided, and the review is over (PL-65)."""
+
+    command = "complete_ceremony"
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The end; InvalidTransition while a story is to be decided."""
+        ceremony = self.held(state, facts, "complete")
+        if left := [name for name in ceremony.story_ids if name not in ceremony.decisions]:
+            raise InvalidTransition(
+                f"{len(left)} stories are still to be decided: {', '.join(left[:5])}",
+                state=ceremony.status,
+                event="complete",
+                allowed=["approve_story", "reject_story", "cancel"],
+            )
+        names = tuple(StoryId(name) for name in ceremony.story_ids)
+        return (CeremonyCompleted(ceremony_id=ceremony.ceremony_id, story_ids=names),)
 
 
-def unregister_agent(state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """What taking an agent away records. PolicyDenied for all but admins; NotFound when it is not registered."""
-    caller.require("admin")
-    name = str(command.body.get("agent_id") or "")
-    known = state.agents.get(name)
-    if known is None or known.is_gone:
-        there = [key for key, agent in state.agents.items() if not agent.is_gone]
-        listed = ", ".join(there) or "none"
-        raise NotFound(f"there is no named agent {name[:80]!r}; there are: {listed}", allowed=there)
-    return (AgentUnregistered(role=known.registered.role, agent_id=known.registered.agent_id),)
+class CancelCeremony(CeremonyCommand):
+    """The review is given up; what was said in it stays on record."""
+
+    command = "cancel_ceremony"
+    reason: Reason
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The end of the review."""
+        ceremony = self.held(state, facts, "cancel")
+        return (CeremonyCancelled(ceremony_id=ceremony.ceremony_id, reason=self.reason),)
+
+
+def _opened(
+    ceremony_id: EntityId, names: tuple[StoryId, ...], councils: Sequence[str], state: ProjectState, facts: ProjectFacts
+) -> CeremonyOpened:
+    _check(state, facts)
+    return CeremonyOpened(ceremony_id=ceremony_id, story_ids=names, councils=tuple(councils))
+
+
+def _check(state: ProjectState, facts: ProjectFacts) -> None:
+    """Returns when the gathered stories may be reviewed together; a story of another project is none of this one's."""
+    own = {n: s if s is not None and s.project_id == state.project_id else None for n, s in facts.stories.items()}
+    early = {n for n, s in own.items() if s is not None and is_early(s, facts.rules.lifecycles)}
+    states = {str(n): s.state if s is not None else None for n, s in own.items()}
+    check_stories(facts.rules.ceremony, states, early=early)

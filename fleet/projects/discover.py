@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fleet.events.project import DiscoveryProposed
 from fleet.kernel.errors import BudgetExceeded, FleetError, ModelError, RateLimited
-from fleet.models.chat import Sampling
+from fleet.models.chat import AS_LONG_AS_FITS, Sampling
 from fleet.models.port import AgentAnswer, AgentRequest
 from fleet.owner.workbench import seat
 from fleet.planning.coach_config import CoachConfig
 from fleet.planning.discovery import DiscoveryProposal, discovery_schema, read_proposal
 from fleet.planning.project_state import Discovery
+from fleet.projects.documents import read_discovery
 from fleet.projects.project_calls import ProjectCalls
-from fleet.projects.project_commands import read_discovery, stored_proposal
 from fleet.trees.port import BlobStore
 
 PLANNER = seat("planner")
@@ -61,7 +61,7 @@ class Discoverer:
             principal=PLANNER.principal,
             shared=f"{_TASK}\n\n{start}Language of all texts: {discovery.language}\n<goal>\n{discovery.goal}\n</goal>",
             own=f"Your last answer had these problems:\n{told}" if told else "",
-            sampling=Sampling(max_tokens=2048, seed=attempt),
+            sampling=Sampling(max_tokens=AS_LONG_AS_FITS, seed=attempt),
             model=discovery.model,
             json_schema=discovery_schema(),
         )
@@ -74,7 +74,7 @@ class Discoverer:
     ) -> DiscoveryProposed:
         return DiscoveryProposed(
             discovery_id=discovery.discovery_id,
-            proposal_digest=await stored_proposal(self._blobs, proposal),
+            proposal_digest=await self._blobs.put(proposal.to_bytes()),
             source="model",
             engine=answer.engine,
             prompt_digest=answer.prompt,

@@ -55,7 +55,8 @@ class ProjectCalls:
             request = await self._prompts.of_agent(request)
         if spending is None:
             return await self._agents.ask(request, request_id=request_id, timeout_s=timeout_s)
-        hold, bounded = await self._held(spending, project_id, request, request_id)
+        bounded = self._budgeting.bounded(request)
+        hold, bounded = await self._held(spending, project_id, bounded, request_id)
         try:
             answer = await self._agents.ask(bounded, request_id=request_id, timeout_s=timeout_s)
         except ModelTimeout:

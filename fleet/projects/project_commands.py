@@ -1,13 +1,14 @@
-"""What commands on a project record: projects, epics, discoveries (PL-1, PL-2, PL-4, PL-54)."""
+"""Commands on a project: the project itself, its epics, and what is discovered for it (PL-1, PL-2, PL-4, PL-54)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
-from fleet.events.payload import Payload
+from pydantic import ConfigDict, Field
+
 from fleet.events.project import (
     DiscoveryAccepted,
     DiscoveryAnswered,
@@ -20,36 +21,84 @@ from fleet.events.project import (
     ProjectRepo,
     ProjectUpdated,
 )
-from fleet.kernel.digest import canonical_json, digest_of_json
+from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound
-from fleet.kernel.ids import CommandId, Digest, EntityId, StoryId, StreamId, derive_id
-from fleet.log.port import Command, EventLog
+from fleet.kernel.ids import CommandId, EntityId, StoryId, StreamId, derive_id
+from fleet.kernel.types import Frozen, Reason, Rigor
+from fleet.planning.backlog_review import BacklogReview
 from fleet.planning.coach_config import CoachConfig
 from fleet.planning.discovery import DiscoveryProposal, discover, with_answers
 from fleet.planning.planning_config import CeremonyConfig
 from fleet.planning.project_state import Discovery, Epic, ProjectState
-from fleet.planning.project_text import EpicChanges, EpicText, ProjectChanges, ProjectText, read_text
+from fleet.planning.project_text import EpicChanges, EpicText, ProjectChanges, ProjectText
 from fleet.story.approvals import check_notes
-from fleet.story.commands.command import Caller
-from fleet.trees.port import BlobStore
+from fleet.story.commands.command import Attachment, Caller, Outcome, StoryCommand, TypedCommand
+from fleet.story.commands.interventions import Cancel
+from fleet.story.commands.text import CreateStory
+from fleet.story.lifecycle import Lifecycle
+from fleet.story.state import StoryState
 
 
 @dataclass(frozen=True, slots=True)
-class Deciding:
-    """What decisions on projects need beside the project itself."""
+class ProjectRules:
+    """What this fleet was started with that commands on projects are decided on."""
 
     coach: CoachConfig
     ceremony: CeremonyConfig
-    log: EventLog
-    blobs: BlobStore
-    lifecycles: frozenset[str]
+    lifecycles: Mapping[str, Lifecycle]
+    """By name."""
     has_model: Callable[[str | None], bool]
     """Whether a model may be asked, when a request names this profile or none."""
     assignable_roles: tuple[str, ...]
     """Roles that tasks may go to."""
 
 
-Decide = Callable[[Deciding, ProjectState, Command, Caller], Awaitable[tuple[Payload, ...]]]
+@dataclass(frozen=True, slots=True)
+class ProjectFacts:
+    """What a command is decided on beside the state of its project. The owner gathers it."""
+
+    caller: Caller
+    stream: StreamId
+    command_id: CommandId
+    rules: ProjectRules
+    proposal: DiscoveryProposal | None = None
+    """That of the discovery which the command names."""
+    stories: Mapping[StoryId, StoryState | None] = field(default_factory=dict[StoryId, StoryState | None])
+    """The stories that the command is about; None for one that does not exist."""
+    reviews: Mapping[str, BacklogReview] = field(default_factory=dict[str, BacklogReview])
+    """By council, what was said of the one story that the command decides on."""
+
+    def new_id(self, prefix: str, ordinal: int = 0) -> EntityId:
+        """The id of what the command makes, the same each time (GL-9)."""
+        return derive_id(prefix, self.stream, self.command_id, ordinal)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A command on a story that follows from one on its project."""
+
+    story_id: StoryId
+    key: str
+    """What its id ends with, after the principal and the story."""
+    sent: StoryCommand
+
+
+class ProjectCommand(TypedCommand):
+    """A command on a project."""
+
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
+
+    @abstractmethod
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """What the command records on the project's stream, by rules alone. Raises what the domain refuses."""
+
+    def made(self, state: ProjectState, facts: ProjectFacts) -> dict[str, Any]:
+        """What the command made or was about, as its sender is told."""
+        return {}
+
+    def follow(self, state: ProjectState, facts: ProjectFacts) -> tuple[FollowUp, ...]:
+        """What the recorded command brings to stories; the same, however often it is asked for."""
+        return ()
 
 
 def require_open(state: ProjectState) -> None:
@@ -62,46 +111,123 @@ def require_open(state: ProjectState) -> None:
         )
 
 
-def read_reason(command: Command) -> str:
-    """The reason of the command; InvalidInput for one that says too little."""
-    return check_notes(str(command.body.get("reason") or ""), "reason")
-
-
-def made_id(prefix: str, command: Command, ordinal: int = 0) -> EntityId:
-    """The id of what the command makes, the same each time (GL-9)."""
-    return derive_id(prefix, command.stream, command.command_id, ordinal)
-
-
 # Projects and epics.
 
 
-async def _create_project(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The project exists, with its built-in epic."""
-    caller.require("po")
-    if state.exists:
-        raise InvalidTransition(
-            f"project {state.project_id} exists already", state=state.status, event="create_project", allowed=[]
+class CreateProject(ProjectCommand):
+    """A project begins, with its built-in epic."""
+
+    command = "create_project"
+    project: ProjectText
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The project and its epic; InvalidTransition for one that exists."""
+        facts.caller.require("po")
+        if state.exists:
+            raise InvalidTransition(
+                f"project {state.project_id} exists already", state=state.status, event=self.command, allowed=[]
+            )
+        text = self.project
+        _check_project(facts.rules, text.default_lifecycle, text.constraints)
+        created = ProjectCreated(
+            project_id=state.project_id,
+            title=text.title,
+            description=text.description,
+            author=facts.caller.principal,
+            repo=ProjectRepo(**text.repo.model_dump()) if text.repo else None,
+            default_rigor=text.default_rigor,
+            default_lifecycle=text.default_lifecycle,
+            languages=text.languages,
+            constraints=text.constraints,
         )
-    text = read_text(ProjectText, command.body.get("project"), what="the project")
-    _check_project(at, text.default_lifecycle, text.constraints)
-    created = ProjectCreated(
-        project_id=state.project_id,
-        title=text.title,
-        description=text.description,
-        author=caller.principal,
-        repo=ProjectRepo(**text.repo.model_dump()) if text.repo else None,
-        default_rigor=text.default_rigor,
-        default_lifecycle=text.default_lifecycle,
-        languages=text.languages,
-        constraints=text.constraints,
-    )
-    inbox = EpicText(title="inbox", description="Stories that name no epic.")
-    return (created, _epic(inbox, made_id("ep", command), state, caller))
+        inbox = EpicText(title="inbox", description="Stories that name no epic.")
+        return (created, _epic(inbox, state, facts))
 
 
-def _check_project(at: Deciding, lifecycle: str | None, constraints: Mapping[str, Any] | None) -> None:
-    if lifecycle is not None and lifecycle not in at.lifecycles:
-        allowed = sorted(at.lifecycles)
+class UpdateProject(ProjectCommand):
+    """Fields of the project get new values; an archived one may be opened again."""
+
+    command = "update_project"
+    changes: ProjectChanges
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The changes. NotFound, InvalidInput for none."""
+        facts.caller.require("po")
+        if not state.exists:
+            raise NotFound(f"there is no project {state.project_id}", project_id=state.project_id)
+        _check_project(facts.rules, self.changes.default_lifecycle, self.changes.constraints)
+        return (ProjectUpdated(project_id=state.project_id, changes=_given(self.changes)),)
+
+
+class CreateEpic(ProjectCommand):
+    """An epic stands under its project."""
+
+    command = "create_epic"
+    epic: EpicText
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The epic. NotFound, InvalidTransition for a project that is archived."""
+        facts.caller.require("po")
+        require_open(state)
+        return (_epic(self.epic, state, facts),)
+
+    def made(self, state: ProjectState, facts: ProjectFacts) -> dict[str, Any]:
+        """The id of the epic."""
+        return {"epic_id": facts.new_id("ep")}
+
+
+class UpdateEpic(ProjectCommand):
+    """Fields of the epic get new values; cancelling it cancels its open stories, with the same reason (PL-4)."""
+
+    command = "update_epic"
+    epic_id: str
+    changes: EpicChanges
+    reason: str | None = None
+    """Why it is archived or cancelled."""
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The changes.
+
+        Raises:
+            NotFound: the project has no such epic.
+            InvalidInput: nothing is to be otherwise, or the end of the epic has no reason.
+            InvalidTransition: the epic is over, or it is the built-in one, which stays open.
+        """
+        facts.caller.require("po")
+        epic = state.epics.get(self.epic_id)
+        if epic is None:
+            raise NotFound(f"project {state.project_id} has no epic {self.epic_id[:80]!r}", epic_id=self.epic_id[:80])
+        changes = _given(self.changes)
+        if self.changes.status is not None:
+            if epic.is_inbox:
+                raise self._not_now(epic, "the built-in epic of its project, which stays open")
+            changes["reason"] = check_notes(self.reason or "", "reason")
+        if not epic.is_open:
+            raise self._not_now(epic, epic.status)
+        return (EpicUpdated(epic_id=epic.epic_id, changes=changes),)
+
+    def made(self, state: ProjectState, facts: ProjectFacts) -> dict[str, Any]:
+        """The epic, and what a person made of it."""
+        return {"epic_id": self.epic_id, "status": state.epics[self.epic_id].status}
+
+    def follow(self, state: ProjectState, facts: ProjectFacts) -> tuple[FollowUp, ...]:
+        """With an epic its open stories are cancelled, one by one."""
+        if self.changes.status != "cancelled":
+            return ()
+        sent = Cancel(reason=self.reason or "")
+        return tuple(
+            FollowUp(story_id, "cancel-with-epic", sent)
+            for story_id, story in facts.stories.items()
+            if story is not None and story.epic_id == self.epic_id and not story.is_over
+        )
+
+    def _not_now(self, epic: Epic, is_now: str) -> InvalidTransition:
+        return InvalidTransition(f"epic {epic.epic_id} is {is_now}", state=epic.status, event=self.command, allowed=[])
+
+
+def _check_project(rules: ProjectRules, lifecycle: str | None, constraints: Mapping[str, Any] | None) -> None:
+    if lifecycle is not None and lifecycle not in rules.lifecycles:
+        allowed = sorted(rules.lifecycles)
         raise InvalidInput(f"there is no lifecycle {lifecycle!r}; allowed: {', '.join(allowed)}", allowed=allowed)
     try:
         digest_of_json(dict(constraints or {}))
@@ -109,235 +235,191 @@ def _check_project(at: Deciding, lifecycle: str | None, constraints: Mapping[str
         raise InvalidInput(f"/constraints: {error}", field="constraints") from error
 
 
-async def _update_project(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """Fields of the project have new values; an archived one may be opened again."""
-    caller.require("po")
-    if not state.exists:
-        raise NotFound(f"there is no project {state.project_id}", project_id=state.project_id)
-    text = read_text(ProjectChanges, command.body.get("changes"), what="the change")
-    changes = text.model_dump(mode="json", exclude_none=True)
-    _check_project(at, text.default_lifecycle, text.constraints)
-    if not changes:
+def _given(changes: ProjectChanges | EpicChanges) -> dict[str, Any]:
+    given = changes.model_dump(mode="json", exclude_none=True)
+    if not given:
         raise InvalidInput("name at least one field that shall be otherwise", field="changes")
-    return (ProjectUpdated(project_id=state.project_id, changes=changes),)
+    return given
 
 
-async def _create_epic(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The epic stands under its project."""
-    caller.require("po")
-    require_open(state)
-    text = read_text(EpicText, command.body.get("epic"), what="the epic")
-    return (_epic(text, made_id("ep", command), state, caller),)
-
-
-def _epic(text: EpicText, epic_id: EntityId, state: ProjectState, caller: Caller) -> EpicCreated:
+def _epic(text: EpicText, state: ProjectState, facts: ProjectFacts) -> EpicCreated:
     return EpicCreated(
-        epic_id=epic_id,
+        epic_id=facts.new_id("ep"),
         project_id=state.project_id,
         title=text.title,
         description=text.description,
-        author=caller.principal,
+        author=facts.caller.principal,
         goal=text.goal,
         priority=text.priority,
     )
 
 
-async def _update_epic(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """Fields of the epic have new values; cancelling it cancels its open stories, with the same reason (PL-4)."""
-    caller.require("po")
-    epic = _epic_of(state, str(command.body.get("epic_id") or ""))
-    text = read_text(EpicChanges, command.body.get("changes"), what="the change")
-    changes = text.model_dump(mode="json", exclude_none=True)
-    if not changes:
-        raise InvalidInput("name at least one field that shall be otherwise", field="changes")
-    if "status" in changes:
-        if epic.is_inbox:
-            raise InvalidTransition(
-                f"{epic.epic_id} is the built-in epic of its project, which stays open",
-                state=epic.status,
-                event="update_epic",
-                allowed=[],
-            )
-        changes["reason"] = read_reason(command)
-    if not epic.is_open:
-        raise InvalidTransition(f"epic {epic.epic_id} is {epic.status}", state=epic.status, event="update", allowed=[])
-    return (EpicUpdated(epic_id=epic.epic_id, changes=changes),)
-
-
-def _epic_of(state: ProjectState, epic_id: str) -> Epic:
-    epic = state.epics.get(epic_id)
-    if epic is None:
-        raise NotFound(f"project {state.project_id} has no epic {epic_id[:80]!r}", epic_id=epic_id[:80])
-    return epic
-
-
 # Discovery.
 
 
-async def stored_proposal(blobs: BlobStore, proposal: DiscoveryProposal) -> Digest:
-    """The digest under which the proposal is kept."""
-    return await blobs.put(canonical_json(proposal.model_dump(mode="json")))
+class DiscoverRequest(Frozen):
+    """A one-line goal."""
+
+    goal: Annotated[str, Field(max_length=2000)]
+    language: Annotated[str, Field(max_length=20)] = "en"
+    is_empty: bool = False
+    """There is no code yet, so that a scaffold comes first."""
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Model profile that may help."""
 
 
-async def read_discovery(blobs: BlobStore, discovery: Discovery) -> DiscoveryProposal:
-    """The proposal as it is now."""
-    return DiscoveryProposal.model_validate(json.loads(await blobs.get(discovery.proposal_digest)))
+class AnswersRequest(Frozen):
+    """Answers by question."""
+
+    answers: Annotated[dict[str, Annotated[str, Field(max_length=300)]], Field(min_length=1, max_length=100)]
 
 
-async def _discover(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """A goal is on record with the proposal of the rules; a model is asked for a better one where there is one."""
-    caller.require("po")
-    require_open(state)
-    body = command.body
-    goal, language = str(body.get("goal") or ""), str(body.get("language") or "en")
-    is_empty, model = bool(body.get("is_empty")), body.get("model")
-    proposal = discover(goal, language=language, is_empty=is_empty, config=at.coach)
-    has_model = at.has_model(None if model is None else str(model))
-    digest = await stored_proposal(at.blobs, proposal)
-    discovery_id = made_id("di", command)
-    requested = DiscoveryRequested(
-        discovery_id=discovery_id,
-        goal=proposal.goal,
-        language=language,
-        is_empty=is_empty,
-        model=None if model is None else str(model),
-        proposal_digest=digest,
-    )
-    if has_model:
-        return (requested,)
-    note = "no model is configured"
-    return (
-        requested,
-        DiscoveryProposed(discovery_id=discovery_id, proposal_digest=digest, source="template", note=note),
-    )
+class ProposalAcceptRequest(Frozen):
+    """The proposal is taken."""
+
+    note: Annotated[str, Field(max_length=4000)] = ""
 
 
-def _proposed(state: ProjectState, command: Command, event: str) -> Discovery:
-    discovery_id = str(command.body.get("discovery_id") or "")
-    found = state.discoveries.get(discovery_id)
-    if found is None:
-        raise NotFound(
-            f"project {state.project_id} has no discovery {discovery_id[:80]!r}", discovery_id=discovery_id[:80]
+class Discover(DiscoverRequest, ProjectCommand):
+    """A goal is recorded with the proposal of the rules; a model, where there is one, is asked for better."""
+
+    command = "discover"
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The goal and its proposal; InvalidInput for a goal that names nothing to build."""
+        facts.caller.require("po")
+        require_open(state)
+        proposal = discover(self.goal, language=self.language, is_empty=self.is_empty, config=facts.rules.coach)
+        kept = Attachment(proposal.to_bytes())
+        discovery_id = facts.new_id("di")
+        requested = DiscoveryRequested(
+            discovery_id=discovery_id,
+            goal=proposal.goal,
+            language=self.language,
+            is_empty=self.is_empty,
+            model=self.model,
+            proposal_digest=kept.digest,
         )
-    if found.status != "proposed":
-        raise InvalidTransition(
-            f"discovery {found.discovery_id} is {found.status}: only a proposed one is decided on",
-            state=found.status,
-            event=event,
-            allowed=[],
+        if facts.rules.has_model(self.model):
+            return (kept, requested)
+        note = "no model is configured"
+        proposed = DiscoveryProposed(
+            discovery_id=discovery_id, proposal_digest=kept.digest, source="template", note=note
         )
-    return found
+        return (kept, requested, proposed)
+
+    def made(self, state: ProjectState, facts: ProjectFacts) -> dict[str, Any]:
+        """The discovery."""
+        return _told(state.discoveries[facts.new_id("di")])
 
 
-async def _answer(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+class DiscoveryCommand(ProjectCommand):
+    """A decision on a proposal."""
+
+    discovery_id: str
+
+    def made(self, state: ProjectState, facts: ProjectFacts) -> dict[str, Any]:
+        """The discovery, and what became of it."""
+        return _told(state.discoveries[self.discovery_id])
+
+    def proposed(self, state: ProjectState) -> Discovery:
+        """The discovery; NotFound, InvalidTransition for one that is no proposal, or none any more."""
+        name = self.discovery_id[:80]
+        discovery = state.discoveries.get(self.discovery_id)
+        if discovery is None:
+            raise NotFound(f"project {state.project_id} has no discovery {name!r}", discovery_id=name)
+        if discovery.status != "proposed":
+            raise InvalidTransition(
+                f"discovery {name} is {discovery.status}: only a proposed one is decided on",
+                state=discovery.status,
+                event=self.command,
+                allowed=[],
+            )
+        return discovery
+
+
+class AnswerDiscovery(AnswersRequest, DiscoveryCommand):
     """Answers stand in the proposal in place of their placeholders."""
-    caller.require("po")
-    found = _proposed(state, command, "answer_discovery")
-    answers = command.body.get("answers")
-    if not isinstance(answers, dict):
-        raise InvalidInput("answers is a mapping of question ids to texts", field="answers")
-    texts = {str(k): str(v) for k, v in answers.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    proposal = with_answers(await read_discovery(at.blobs, found), texts)
-    return (
-        DiscoveryAnswered(
-            discovery_id=found.discovery_id,
-            question_ids=tuple(EntityId(name) for name in sorted(texts)),
-            proposal_digest=await stored_proposal(at.blobs, proposal),
-        ),
-    )
+
+    command = "answer_discovery"
+    sentences: ClassVar[Mapping[str, str]] = {"answers": "answers is a mapping of question ids to texts"}
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The proposal with the answers. InvalidInput for a question that is not open."""
+        facts.caller.require("po")
+        discovery = self.proposed(state)
+        kept = Attachment(with_answers(_gathered(facts), self.answers).to_bytes())
+        answered = DiscoveryAnswered(
+            discovery_id=discovery.discovery_id,
+            question_ids=tuple(EntityId(name) for name in sorted(self.answers)),
+            proposal_digest=kept.digest,
+        )
+        return (kept, answered)
 
 
-async def _accept(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+class AcceptDiscovery(ProposalAcceptRequest, DiscoveryCommand):
     """The proposal's epic stands, and its stories are named; they are created right after."""
-    caller.require("po")
-    require_open(state)
-    found = _proposed(state, command, "accept_discovery")
-    proposal = await read_discovery(at.blobs, found)
-    epic = EpicText(title=proposal.epic.title, description=proposal.epic.description, goal=proposal.epic.goal)
-    epic_id, note = made_id("ep", command), str(command.body.get("note") or "").strip()
-    accepted = DiscoveryAccepted(
-        discovery_id=found.discovery_id,
-        epic_id=epic_id,
-        story_ids=tuple(StoryId(made_id("st", command, n)) for n in range(len(proposal.stories))),
-        proposal_digest=found.proposal_digest,
-        note=note or None,
-    )
-    return (_epic(epic, epic_id, state, caller), accepted)
+
+    command = "accept_discovery"
+    rigor: Rigor | None = None
+    """Of the stories; that of the project by default."""
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The epic, and the ids of the stories. InvalidTransition for a project that is archived."""
+        facts.caller.require("po")
+        require_open(state)
+        discovery, proposal = self.proposed(state), _gathered(facts)
+        epic = EpicText(title=proposal.epic.title, description=proposal.epic.description, goal=proposal.epic.goal)
+        accepted = DiscoveryAccepted(
+            discovery_id=discovery.discovery_id,
+            epic_id=facts.new_id("ep"),
+            story_ids=tuple(StoryId(facts.new_id("st", n)) for n in range(len(proposal.stories))),
+            proposal_digest=discovery.proposal_digest,
+            note=self.note or None,
+        )
+        return (_epic(epic, state, facts), accepted)
+
+    def follow(self, state: ProjectState, facts: ProjectFacts) -> tuple[FollowUp, ...]:
+        """The creation of each story, in order; who accepted may ask for its outcome (AP-92)."""
+        discovery, proposal = state.discoveries[self.discovery_id], _gathered(facts)
+        common = {"project_id": state.project_id, "epic_id": discovery.epic_id, "language": proposal.language}
+        common |= {"rigor": self.rigor or state.default_rigor, "lifecycle": state.default_lifecycle}
+        creations: list[FollowUp] = []
+        for story_id, story in zip(discovery.story_ids, proposal.stories, strict=True):
+            needs = [discovery.story_ids[n] for n in story.depends_on]
+            text = {
+                "title": story.title,
+                "description": story.description,
+                "acceptance_criteria": list(story.acceptance_criteria),
+                "tags": ["scaffold"] if story.is_scaffold else [],
+                "constraints": {"after_stories": needs} if needs else {},
+                **common,
+            }
+            creations.append(FollowUp(StoryId(story_id), "create", CreateStory(story=text)))
+        return tuple(creations)
 
 
-async def _reject(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+class RejectDiscovery(DiscoveryCommand):
     """The proposal is not taken."""
-    caller.require("po")
-    found = _proposed(state, command, "reject_discovery")
-    return (DiscoveryRejected(discovery_id=found.discovery_id, reason=read_reason(command)),)
+
+    command = "reject_discovery"
+    reason: Reason
+
+    def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
+        """The end of the proposal."""
+        facts.caller.require("po")
+        return (DiscoveryRejected(discovery_id=self.proposed(state).discovery_id, reason=self.reason),)
 
 
-PROJECT_COMMANDS: Mapping[str, Decide] = {
-    "create_project": _create_project,
-    "update_project": _update_project,
-    "create_epic": _create_epic,
-    "update_epic": _update_epic,
-    "discover": _discover,
-    "answer_discovery": _answer,
-    "accept_discovery": _accept,
-    "reject_discovery": _reject,
-}
+def _gathered(facts: ProjectFacts) -> DiscoveryProposal:
+    assert facts.proposal is not None, "the owner gathers the proposal of a discovery that there is"
+    return facts.proposal
 
 
-def project_result(state: ProjectState, command: Command) -> dict[str, Any]:
-    """What the command answers with: the project, and the ids of what the command made or was about."""
-    result: dict[str, Any] = {"project_id": state.project_id, "version": state.version, "status": state.status}
-    match command.name:
-        case "create_epic":
-            result["epic_id"] = made_id("ep", command)
-        case "update_epic":
-            result["epic_id"] = str(command.body.get("epic_id"))
-        case "open_ceremony":
-            result["ceremony_id"] = made_id("ce", command)
-        case "discover":
-            result["discovery_id"] = made_id("di", command)
-        case "answer_discovery" | "accept_discovery" | "reject_discovery":
-            result["discovery_id"] = str(command.body.get("discovery_id"))
-        case _:
-            pass
-    if "ceremony_id" in command.body:
-        result["ceremony_id"] = str(command.body["ceremony_id"])
-    found = state.discoveries.get(result.get("discovery_id", ""))
-    if found is not None:
-        result |= {"status": found.status, "epic_id": found.epic_id, "story_ids": list(found.story_ids)}
-    return result
-
-
-async def follow_ups(at: Deciding, state: ProjectState, command: Command) -> tuple[Command, ...]:
-    """Commands on stories that follow from one on their project; the same ones, however often it is asked for."""
-    if command.name != "accept_discovery":
-        return ()
-    found = state.discoveries[str(command.body["discovery_id"])]
-    proposal = await read_discovery(at.blobs, found)
-    common = {"project_id": state.project_id, "epic_id": found.epic_id, "language": proposal.language}
-    common |= {"rigor": str(command.body.get("rigor") or state.default_rigor), "lifecycle": state.default_lifecycle}
-    commands: list[Command] = []
-    for story_id, story in zip(found.story_ids, proposal.stories, strict=True):
-        needs = [found.story_ids[n] for n in story.depends_on]
-        text = {
-            "title": story.title,
-            "description": story.description,
-            "acceptance_criteria": list(story.acceptance_criteria),
-            "tags": ["scaffold"] if story.is_scaffold else [],
-            "constraints": {"after_stories": needs} if needs else {},
-            **common,
-        }
-        commands.append(_creation(command, StoryId(story_id), text))
-    return tuple(commands)
-
-
-def _creation(command: Command, story_id: StoryId, text: dict[str, Any]) -> Command:
-    return Command(
-        # Scoped by who accepted, so that the outcome of each can be asked for by that principal (AP-92).
-        command_id=CommandId(f"{command.principal}/{story_id}/create"),
-        stream=StreamId.of_story(story_id),
-        name="create_story",
-        principal=command.principal,
-        body={"story": text},
-        trace_id=command.trace_id,
-    )
+def _told(discovery: Discovery) -> dict[str, Any]:
+    return {
+        "discovery_id": discovery.discovery_id,
+        "status": discovery.status,
+        "epic_id": discovery.epic_id,
+        "story_ids": list(discovery.story_ids),
+    }

@@ -7,41 +7,85 @@ after a crash comes to one recorded outcome.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 from fleet.events.payload import Payload
 from fleet.kernel.clock import Clock
-from fleet.kernel.errors import (
-    InvalidInput,
-    LeaseHeld,
-    LogCorrupted,
-    OwnershipLost,
-    UnsupportedSchema,
-    VersionConflict,
-)
-from fleet.kernel.ids import SYSTEM, CommandId, Principal, StreamId
+from fleet.kernel.errors import LeaseHeld, LogCorrupted, OwnershipLost, UnsupportedSchema, VersionConflict
+from fleet.kernel.ids import SYSTEM, CommandId, Principal, StoryId, StreamId
 from fleet.log.port import Command, EventLog, Inbox, LeaseStore
 from fleet.owner.brief_claims import BriefClaims
+from fleet.owner.commands.handler import stored
 from fleet.owner.platform_view import PlatformView
-from fleet.planning.backlog_review import review_unit
+from fleet.planning.backlog_review import BacklogReview, review_unit
 from fleet.planning.project_state import ProjectState, fold_project
-from fleet.projects.ceremonies import CEREMONY_COMMANDS, consent_of
+from fleet.projects.ceremonies import (
+    ApproveCeremonyStory,
+    CancelCeremony,
+    ChooseCeremonyStories,
+    CompleteCeremony,
+    OpenCeremony,
+    RejectCeremonyStory,
+    StartCeremony,
+)
 from fleet.projects.discover import Discoverer
-from fleet.projects.project_commands import PROJECT_COMMANDS, Decide, Deciding, follow_ups, project_result
+from fleet.projects.documents import read_discovery, read_review
+from fleet.projects.project_commands import (
+    AcceptDiscovery,
+    AnswerDiscovery,
+    CreateEpic,
+    CreateProject,
+    Discover,
+    FollowUp,
+    ProjectFacts,
+    ProjectRules,
+    RejectDiscovery,
+    UpdateEpic,
+    UpdateProject,
+)
 from fleet.projects.review import Reviewer
-from fleet.story.commands.command import Caller
+from fleet.story.commands.command import Caller, pick_model
 from fleet.story.evolve.story import fold
+from fleet.story.state import StoryState
+from fleet.trees.port import BlobStore
 
-_COMMANDS: Mapping[str, Decide] = {**PROJECT_COMMANDS, **CEREMONY_COMMANDS}
+AnyProjectCommand: TypeAlias = (
+    CreateProject
+    | UpdateProject
+    | CreateEpic
+    | UpdateEpic
+    | Discover
+    | AnswerDiscovery
+    | AcceptDiscovery
+    | RejectDiscovery
+    | OpenCeremony
+    | ChooseCeremonyStories
+    | StartCeremony
+    | ApproveCeremonyStory
+    | RejectCeremonyStory
+    | CompleteCeremony
+    | CancelCeremony
+)
+_MODELS: Mapping[str, type[AnyProjectCommand]] = {model.command: model for model in get_args(AnyProjectCommand)}
 Work = Callable[[], Awaitable[Payload]]
 _TRIES = 5
 _PAUSE_S = 0.5
 _WORK_S = 300
 """How long one piece of work may take before another shard may begin with it too."""
+
+
+def parse_project_command(name: str, body: Mapping[str, Any]) -> AnyProjectCommand:
+    """The command of this name with this body; InvalidInput says what is wrong with it.
+
+    A decision on a story is two commands of one name, told apart by `approve`.
+    """
+    if name == ApproveCeremonyStory.command and body.get("approve"):
+        return ApproveCeremonyStory.model_validate(body)
+    return pick_model(_MODELS, name).model_validate(body)
 
 
 async def project_state(log: EventLog, project_id: str) -> ProjectState:
@@ -68,14 +112,15 @@ class ProjectOwner:
         clock: Clock,
         owner: str,
         roles_of: Callable[[Principal], frozenset[str]],
-        deciding: Deciding,
+        blobs: BlobStore,
+        rules: ProjectRules,
         discoverer: Discoverer | None = None,
         reviewer: Reviewer | None = None,
         platform: PlatformView | None = None,
         ttl_s: int = 15,
     ) -> None:
         self._log, self._leases, self._inbox, self._clock = log, leases, inbox, clock
-        self._roles_of, self._deciding = roles_of, deciding
+        self._roles_of, self._blobs, self._rules = roles_of, blobs, rules
         self._discoverer, self._reviewer, self._platform = discoverer, reviewer, platform
         self._claims = BriefClaims(log, leases, clock, owner, ttl_s)
         self._states: dict[StreamId, ProjectState] = {}
@@ -85,41 +130,62 @@ class ProjectOwner:
 
         Raises what the domain refuses, and LeaseHeld while another owner is at the project.
         """
-        decide = _COMMANDS.get(command.name)
-        if decide is None:
-            raise InvalidInput(f"there is no command {command.name!r}", allowed=sorted(_COMMANDS))
+        asked = parse_project_command(command.name, command.body)
         if command.command_id not in await self._log.commands(command.stream):
-            caller = Caller(principal=command.principal, roles=self._roles_of(command.principal))
 
             async def payloads(state: ProjectState) -> tuple[Payload, ...]:
-                return await decide(self._deciding, state, command, caller)
+                outcome = asked.decide(state, await self._facts(command, asked, state))
+                return await stored(self._blobs, outcome)
 
             await self._record(command.stream, command.command_id, payloads, actor=command.principal, command=command)
         state = await self._state(command.stream)
-        for following in (
-            *await follow_ups(self._deciding, state, command),
-            *await self._cancels(command),
-            *await consent_of(self._deciding, state, command),
-        ):
-            await self._inbox.submit(following)
-        return project_result(state, command)
+        facts = await self._facts(command, asked, state)
+        for following in asked.follow(state, facts):
+            await self._inbox.submit(_on_story(command, following))
+        told = {"project_id": state.project_id, "version": state.version, "status": state.status}
+        return told | asked.made(state, facts)
 
-    async def _cancels(self, command: Command) -> tuple[Command, ...]:
-        """With an epic its open stories are cancelled, one by one (PL-4)."""
-        if command.name != "update_epic" or command.body["changes"].get("status") != "cancelled":
-            return ()
-        body = {"reason": command.body["reason"]}
-        found: list[Command] = []
+    async def _facts(self, command: Command, asked: AnyProjectCommand, state: ProjectState) -> ProjectFacts:
+        """What the command is decided on, and what follows from it; what takes reading is read where it is needed."""
+        caller = Caller(principal=command.principal, roles=self._roles_of(command.principal))
+        facts = ProjectFacts(caller, command.stream, command.command_id, self._rules)
+        match asked:
+            case AnswerDiscovery() | AcceptDiscovery() if asked.discovery_id in state.discoveries:
+                discovery = state.discoveries[asked.discovery_id]
+                return replace(facts, proposal=await read_discovery(self._blobs, discovery))
+            case UpdateEpic() if asked.epic_id in state.epics and state.epics[asked.epic_id].status == "cancelled":
+                return replace(facts, stories=await self._readable_stories())
+            case OpenCeremony() | ChooseCeremonyStories():
+                return replace(facts, stories=await self._stories(asked.named()))
+            case StartCeremony() if asked.ceremony_id in state.ceremonies:
+                return replace(facts, stories=await self._stories(state.ceremonies[asked.ceremony_id].story_ids))
+            case ApproveCeremonyStory():
+                stories = await self._stories([asked.story_id])
+                return replace(facts, stories=stories, reviews=await self._reviews(asked, state))
+            case _:
+                return facts
+
+    async def _stories(self, names: Iterable[str]) -> dict[StoryId, StoryState | None]:
+        return {StoryId(name): fold(await self._log.read(StreamId.of_story(name))) for name in names}
+
+    async def _readable_stories(self) -> dict[StoryId, StoryState | None]:
+        """Every story but those that cannot be read: nothing is done to them, and they stop none of the others."""
+        stories = dict[StoryId, StoryState | None]()
         for stream in [s for s in await self._log.streams() if s.startswith("story:")]:
-            try:
-                story = fold(await self._log.read(stream))
-            except (LogCorrupted, UnsupportedSchema):
-                continue  # what cannot be read cannot be cancelled either, and stops none of the others
-            if story is None or story.epic_id != command.body["epic_id"] or story.is_over:
-                continue
-            command_id = CommandId(f"{command.principal}/{stream.entity}/cancel-with-epic")
-            found.append(replace(command, command_id=command_id, stream=stream, name="cancel", body=body))
-        return tuple(found)
+            with suppress(LogCorrupted, UnsupportedSchema):
+                stories |= await self._stories([stream.entity])
+        return stories
+
+    async def _reviews(self, asked: ApproveCeremonyStory, state: ProjectState) -> dict[str, BacklogReview]:
+        """What the councils said of the story, by council."""
+        ceremony = state.ceremonies.get(asked.ceremony_id)
+        events = ceremony.reviews.items() if ceremony is not None else ()
+        reviews = {
+            council: await read_review(self._blobs, event)
+            for (story_id, council), event in events
+            if story_id == asked.story_id
+        }
+        return {council: review for council, review in reviews.items() if review is not None}
 
     async def work(self) -> None:
         """Whatever projects owe is done, one after the other."""
@@ -151,7 +217,13 @@ class ProjectOwner:
             for held in state.ceremonies.values():
                 for story_id, role in held.missing:
                     unit = review_unit(held.ceremony_id, story_id, role)
-                    owed.append((unit, partial(self._reviewer.review, state.project_id, held, story_id, role)))
+                    before = [
+                        other.decisions[story_id]
+                        for other in state.ceremonies.values()
+                        if other is not held and story_id in other.decisions
+                    ]
+                    review = partial(self._reviewer.review, state.project_id, held, story_id, role, before=before)
+                    owed.append((unit, review))
                 for story_id in held.unestimated:
                     name = f"{held.ceremony_id}/{story_id}/estimated"
                     owed.append((name, partial(self._reviewer.estimate, state.project_id, held, story_id)))
@@ -199,6 +271,17 @@ class ProjectOwner:
 
         trace_id = command.trace_id if command else ""
         await self._claims.record(stream, command_id, decide, actor=actor, trace_id=trace_id)
+
+
+def _on_story(command: Command, following: FollowUp) -> Command:
+    return Command(
+        command_id=CommandId(f"{command.principal}/{following.story_id}/{following.key}"),
+        stream=StreamId.of_story(following.story_id),
+        name=following.sent.command,
+        principal=command.principal,
+        body=following.sent.body(),
+        trace_id=command.trace_id,
+    )
 
 
 def _work_on(stream: StreamId) -> StreamId:

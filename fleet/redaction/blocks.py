@@ -27,17 +27,19 @@ _SCALAR_MARK = re.compile(r": {1,8}[|>]")
 class SecretBlock(NamedTuple):
     """Where a secret of several lines stands, and where the text begins that tells so.
 
-    `is_open` when text that is still to come may belong to it; without an extent it is only a beginning so far.
+    `is_open` when text that is still to come may belong to it; without an extent it is only a beginning so far. Without
+    `is_secret` all of its lines together tell that it holds none, and a part of them may tell something else.
     """
 
     start: int
     end: int
     is_open: bool
     told_at: int
+    is_secret: bool = True
 
 
 def blocks(text: str) -> Iterable[tuple[SecretBlock, str]]:
-    """The blocks with their class, in no order; an open one without an extent is only a beginning."""
+    """The blocks with their class, in no order, those that hold no secret among them."""
     for look, kind in ((next_key, "PRIVATE_KEY"), (next_scalar, "KEY_VALUE")):
         for block in each_block(look, text):
             yield block, kind
@@ -48,7 +50,8 @@ def each_block(look: Callable[[str, int], SecretBlock | None], text: str) -> Ite
     at = 0
     while (block := look(text, at)) is not None:
         yield block
-        at = block.end
+        # Within a block that holds no secret there may be one that does.
+        at = block.end if block.is_secret else block.start
 
 
 def next_key(text: str, at: int) -> SecretBlock | None:
@@ -134,6 +137,7 @@ def _lines_below(text: str, at: int, *, indent: int, told_at: int) -> SecretBloc
             first, end = (at + depth if first < 0 else first), at + len(line)
         at = stop + 1
     is_open = is_open and len(text) < limit
-    if first < 0 or is_placeholder(text[first:end]):
+    if first < 0:
         return SecretBlock(at, at, is_open=True, told_at=told_at) if is_open else None
-    return SecretBlock(first, end, is_open=is_open, told_at=told_at)
+    is_secret = not is_placeholder(text[first:end])
+    return SecretBlock(first, end, is_open=is_open, told_at=told_at, is_secret=is_secret)

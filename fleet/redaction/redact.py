@@ -96,7 +96,7 @@ def find_spans(text: str, *, patterns: Sequence[SecretPattern] = SECRET_PATTERNS
     is_short = len(text) <= _SHORT_CHARS and patterns is SECRET_PATTERNS
     if is_short and not _Operator.patterns and not _may_hold_any(text):
         return ()
-    spans = [SecretSpan(block.start, block.end, kind) for block, kind in blocks(text)]
+    spans = [SecretSpan(block.start, block.end, kind) for block, kind in blocks(text) if block.is_secret]
     at = 0
     for end in line_ends(text):
         inner = _in_lines(text[at:end] if at or end < len(text) else text, patterns)
@@ -162,7 +162,8 @@ def _in_strings(text: str, lowered: str) -> Iterable[SecretSpan]:
         for value in line_values(view, lowered[at:end]):
             yield SecretSpan(at + value.start, at + value.end, value.kind)
         for block in each_block(next_scalar, view):
-            yield SecretSpan(at + block.start, at + block.end, "KEY_VALUE")
+            if block.is_secret:
+                yield SecretSpan(at + block.start, at + block.end, "KEY_VALUE")
         escape = text.find("\\n", end)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,11 @@ from fleet.redaction.redact import find_spans, operator_patterns, placeholder, r
 from fleet.redaction.secret_patterns import SecretPattern
 
 _TELLING = re.compile(r"passw|pwd|secret|token|key|credential|auth|cookie|connection|passphrase", re.IGNORECASE)
+_SAID = re.compile(r'("(?:message|excerpt|reason)"\s*:\s*)("(?:[^"\\]|\\.)*")')
+"""In a report as JSON, what a test said; names, paths and outcomes are left as they are."""
+_SAID_IN_XML = re.compile(
+    r'(?P<name>\bmessage=)"(?P<attribute>[^"<]*)"|<!\[CDATA\[(?P<data>.*?)\]\]>|(?<=>)(?P<text>[^<]+)(?=<)', re.DOTALL
+)
 _SHORT_CHARS = 100
 """Of a story's events most texts are as short, and the same again and again: names, ids, digests, states."""
 _Patterns = tuple[SecretPattern, ...]
@@ -85,3 +91,45 @@ def _field(name: str, value: str, added: _Patterns) -> str:
 
 
 _short_field = lru_cache(maxsize=8192)(_field)
+
+
+def redact_report(path: str, content: bytes) -> bytes:
+    """A report of tests without secrets in what the tests said; its form stays as it is.
+
+    Reports are JUnit in XML, and JSON with a `message`, an `excerpt` or a `reason`. Any other file is given back.
+    """
+    if not path.endswith((".xml", ".json")):
+        return content
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return content
+    plain = _SAID.sub(_said, text) if path.endswith(".json") else _xml_report(text)
+    return content if plain == text else plain.encode()
+
+
+def _said(match: re.Match[str]) -> str:
+    try:
+        value = json.loads(match[2], strict=False)
+    except ValueError:
+        return match[0]
+    plain = redact(value).text
+    return match[0] if plain == value else match[1] + json.dumps(plain)
+
+
+def _xml_report(text: str) -> str:
+    return _SAID_IN_XML.sub(_said_in_xml, text) if "<testcase" in text else text
+
+
+def _said_in_xml(match: re.Match[str]) -> str:
+    if (data := match["data"]) is not None:
+        return f"<![CDATA[{redact(data).text}]]>"
+    raw = match["attribute"] if match["name"] else match["text"]
+    value = html.unescape(raw)
+    plain = redact(value).text
+    if plain == value:
+        return match[0]
+    shown = html.escape(plain, quote=bool(match["name"]))
+    # A break within an attribute would be read as a space.
+    shown = shown.replace("\n", "&#10;") if match["name"] else shown
+    return f'{match["name"]}"{shown}"' if match["name"] else shown

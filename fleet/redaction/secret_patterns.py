@@ -100,6 +100,39 @@ _HEADER = (
 )
 """Between the name of a header and its value: as it is sent, as JSON, as an item or an argument of a program."""
 
+_END = r"(?![A-Za-z0-9])"
+PROVIDER_FORMS: Sequence[tuple[str, str]] = (
+    ("PMAK-", r"[A-Fa-f0-9]{24}-[A-Fa-f0-9]{34}"),
+    ("rubygems_", r"[a-f0-9]{48}"),
+    ("dt0c01.", r"[A-Z0-9]{24}\.[A-Z0-9]{64}"),
+    ("NRAK-", r"[A-Z0-9]{27}"),
+    ("NRJS-", r"[a-f0-9]{19}"),
+    ("sntryu_", r"[a-f0-9]{64}"),
+    ("pul-", r"[a-f0-9]{40}"),
+    ("FLWSECK_TEST-", r"[A-Ha-h0-9]{32}-X"),
+    ("duffel_live_", r"[A-Za-z0-9_=-]{43}"),
+    ("duffel_test_", r"[A-Za-z0-9_=-]{43}"),
+    ("shippo_live_", r"[A-Fa-f0-9]{40}"),
+    ("shippo_test_", r"[A-Fa-f0-9]{40}"),
+    ("pnu_", r"[A-Za-z0-9]{36}"),
+    ("rdme_", r"[a-z0-9]{70}"),
+    ("dp.pt.", r"[A-Za-z0-9]{43}"),
+    ("LTAI", r"[A-Za-z0-9]{20}"),
+    ("CLOJARS_", r"[A-Za-z0-9]{60}"),
+    ("sgp_", r"(?:[A-Fa-f0-9]{16}_|local_)?[A-Fa-f0-9]{40}"),
+    ("sq0atp-", r"[A-Za-z0-9_-]{22,60}"),
+    ("ntn_", r"[0-9]{11}[A-Za-z0-9]{35}"),
+    ("bkua_", r"[a-f0-9]{40}"),
+    ("aio_", r"[A-Za-z0-9]{28}"),
+    ("key-", r"[a-f0-9]{32}"),
+    ("SK", r"[0-9a-fA-F]{32}"),
+    ("sm_pat_", r"[A-Za-z0-9]{16}"),
+    ("dnkey-", r"[a-z0-9=_-]{26}-[a-z0-9=_-]{52}"),
+    ("v1.0-", r"[a-f0-9]{24}-[a-f0-9]{146}"),
+)
+"""What a token of a provider begins with, and the rest of it. Source: the forms that the rules of gitleaks (MIT) know
+and that nothing else here finds."""
+
 SECRET_PATTERNS: Sequence[SecretPattern] = (
     _pattern("PRIVATE_KEY", "AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1[A-Z0-9]{20,}"),
     _pattern(
@@ -120,7 +153,12 @@ SECRET_PATTERNS: Sequence[SecretPattern] = (
     ),
     _pattern("GITHUB", "ghp_ gho_ ghu_ ghs_ ghr_", _NO_WORD + r"gh[pousr]_[A-Za-z0-9]{36,}"),
     _pattern("GITHUB", "github_pat_", _NO_WORD + r"github_pat_[A-Za-z0-9_]{22,}"),
-    _pattern("GITLAB", "glpat- gldt- glrt- glcbt- glptt-", _ALONE + r"gl(?:pat|dt|rt|cbt|ptt)-[A-Za-z0-9_.-]{20,}"),
+    _pattern(
+        "GITLAB",
+        "glpat- gldt- glrt- glcbt- glptt- glft- gloas- glagent- glsoat- glimt-",
+        _ALONE + r"gl(?:pat|dt|rt|cbt|ptt|ft|oas|agent|soat|imt)-[A-Za-z0-9_.-]{20,}",
+    ),
+    _pattern("GITLAB", "GR1348941", _NO_WORD + r"GR1348941[A-Za-z0-9_-]{20,}"),
     _pattern("SLACK", "xox", _ALONE + r"xox[abeoprs]-[A-Za-z0-9-]{10,}", lambda s: any(c.isdigit() for c in s)),
     _pattern("SLACK", "xapp-", _ALONE + r"xapp-[A-Za-z0-9-]{10,}", lambda s: any(c.isdigit() for c in s)),
     _pattern(
@@ -146,6 +184,8 @@ SECRET_PATTERNS: Sequence[SecretPattern] = (
     ),
     _pattern("PROVIDER", "hvs. hvb.", _ALONE + r"hv[sb]\.[A-Za-z0-9_-]{24,}", looks_random),
     _pattern("PROVIDER", "dapi", _NO_WORD + r"dapi[a-f0-9]{32}(?![A-Za-z0-9])"),
+    _pattern("PROVIDER", ".atlasv1.", r"(?<=[a-z0-9]{14})\.atlasv1\.[A-Za-z0-9_=-]{60,70}" + _END),
+    *(_pattern("PROVIDER", start, _ALONE + re.escape(start) + rest + _END) for start, rest in PROVIDER_FORMS),
     _pattern(
         "JWT",
         "eyJ eyA ewo",

@@ -148,7 +148,8 @@ class RaySandbox:
     async def _at_one(self, spec: RunSpec, own_key: RunKey, *args: Any, **kwargs: Any) -> Any:
         if self._spread is None:
             return await self._resolver.call(self._name, *args, **kwargs)
-        return await self._spread.at_one(own_key, partial(self._called, args, kwargs), is_bound=is_bound(spec))
+        ask = partial(self._called, args, kwargs)
+        return await self._spread.at_one(own_key, ask, is_bound=is_bound(spec), folder=spec.folder)
 
     async def _at_any(self, own_key: RunKey, *args: Any, **kwargs: Any) -> Any:
         if self._spread is None:

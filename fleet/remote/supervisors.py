@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from fleet.kernel.errors import FleetError, SandboxUnavailable, ToolTimeout
 from fleet.kernel.ids import RunKey
+from fleet.policy.runs.spec import LiveFolder
 from fleet.remote.nodes import NodeWatch
 from fleet.remote.resolver import ActorResolver
 from fleet.sandbox.service.spread import node_of, ranked
@@ -16,6 +17,7 @@ from fleet.sandbox.service.spread import node_of, ranked
 T = TypeVar("T")
 
 _ANSWER_S = 3.0
+_MOST_SEATS = 10_000
 
 
 class SearchPatience(NamedTuple):
@@ -47,6 +49,8 @@ class Supervisors:
         self._resolver, self._home, self._watch = resolver, home, watch or NodeWatch()
         self._patience = patience or SearchPatience()
         self._names, self._asked = (home,), float("-inf")
+        self._seats: dict[str, str] = {}
+        """Supervisors of work sessions by the name of the session, the one that was asked last coming last."""
         self._asking = asyncio.Lock()  # one question at a time; who waits gets the same answer
 
     async def names(self) -> tuple[str, ...]:
@@ -63,7 +67,14 @@ class Supervisors:
             names = [name for name in self._names if not await self._watch.is_gone(name)]
         return tuple(names)
 
-    async def at_one(self, key: RunKey, ask: Callable[[str], Awaitable[T]], *, is_bound: bool = False) -> T:
+    async def at_one(
+        self,
+        key: RunKey,
+        ask: Callable[[str], Awaitable[T]],
+        *,
+        is_bound: bool = False,
+        folder: LiveFolder | None = None,
+    ) -> T:
         """What the supervisor answers that the key belongs to; another one's answer once its node is known to be dead.
 
         One that died on a node that lives starts again there, and takes up what it had begun: it is waited for. So is
@@ -71,6 +82,7 @@ class Supervisors:
 
         Args:
             is_bound: it is the home's whatever the key.
+            folder: of a work session, whose runs go where its folder is as long as that node lives.
 
         Raises:
             SandboxUnavailable: as `ask`; or the supervisor does not answer, and Ray could not say in time what became
@@ -81,7 +93,7 @@ class Supervisors:
             names = (self._home,) if is_bound else await self.names()
             left = [name for name in names if not await self._watch.is_gone(name)]
             if chosen not in left:
-                chosen, until = ranked(key, left)[0], 0.0
+                chosen, until = await self._seat(folder, left) if folder else ranked(key, left)[0], 0.0
             try:
                 return await ask(chosen)
             except SandboxUnavailable as error:
@@ -90,6 +102,25 @@ class Supervisors:
                 if is_its_own or time.monotonic() > until or not await self._comes_back(chosen):
                     raise
             await asyncio.sleep(self._patience.again_s)
+
+    async def _seat(self, folder: LiveFolder, names: Sequence[str]) -> str:
+        """The one of these supervisors that has the folder of the session; where none has, the session's own one."""
+        session = f"{folder.story} {folder.session}"
+        seat = self._seats.pop(session, "")
+        if seat not in names:
+            order = ranked(session, names)
+            has = await asyncio.gather(*(self._keeps(name, folder) for name in order)) if len(order) > 1 else ()
+            seat = next((name for name, here in zip(order, has, strict=False) if here), order[0])
+        self._seats[session] = seat
+        if len(self._seats) > _MOST_SEATS:
+            del self._seats[next(iter(self._seats))]
+        return seat
+
+    async def _keeps(self, name: str, folder: LiveFolder) -> bool:
+        try:
+            return await self._resolver.call(name, "keeps", folder, timeout_s=_ANSWER_S, found_within_s=0)
+        except FleetError:
+            return False
 
     async def _comes_back(self, name: str) -> bool:
         return node_of(name) is not None or await self._watch.has_several()

@@ -70,6 +70,9 @@ class CriterionRow(Frozen):
     text: str
     tasks: tuple[str, ...]
     evidence: tuple[str, ...]
+    """The tests that show it; of stories that were started before tests were bound, runs of its tasks."""
+    waived: str | None = None
+    """Who let it pass without a test, and why."""
 
 
 class PlanVersionRow(Frozen):

@@ -28,6 +28,7 @@ from fleet.report.model import (
 from fleet.report.stats import actual_ms, impacts
 from fleet.report.usage import UsageRow, UsageSum, sum_usage, usage_rows
 from fleet.story.allowance import budget_lines
+from fleet.story.guards import binds_criteria, shown_criteria
 from fleet.story.state import Approval, Decision, StoryState
 
 _HOUR_MS = 3_600_000
@@ -36,14 +37,16 @@ _HOUR_MS = 3_600_000
 def criterion_rows(state: StoryState) -> tuple[CriterionRow, ...]:
     """Each criterion with the tasks that cover it and its evidence."""
     evidence: Mapping[str, tuple[str, ...]] = state.docs.criteria if state.docs else {}
+    is_bound = binds_criteria(state)
     return tuple(
         CriterionRow(
             ac_id=c.ac_id,
             text=c.text,
             tasks=tuple(t.task.task_id for t in state.tasks.values() if c.ac_id in t.task.acceptance_refs),
-            evidence=tuple(evidence.get(c.ac_id, ())),
+            evidence=tuple(t.test for t in c.tests) if is_bound else tuple(evidence.get(c.ac_id, ())),
+            waived=f"{c.waiver.by}: {c.waiver.reason}" if c.waiver is not None else None,
         )
-        for c in state.content.acceptance_criteria
+        for c in shown_criteria(state, state.tree)
     )
 
 

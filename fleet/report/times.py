@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fleet.events.approval import ApprovalExpired, ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
-from fleet.events.story import StoryClosed, StoryCreated, StoryParked, StoryTransitioned, StoryUnparked
+from fleet.events.story import StoryCancelled, StoryClosed, StoryCreated, StoryParked, StoryTransitioned, StoryUnparked
 from fleet.kernel.types import Frozen
 from fleet.report.history import Events, StepRecord, of_type, step_records
 
@@ -21,12 +21,13 @@ class PhaseTime(Frozen):
     runs: int = 0
 
 
-def phase_times(events: Events) -> tuple[PhaseTime, ...]:
-    """Time per state in the order of the first visit; several visits are added up.
+def phase_times(events: Events, *, now_ms: int | None = None) -> tuple[PhaseTime, ...]:
+    """Time per state in the order of the first visit; several visits are added up. After `StoryClosed` there is none.
 
-    The open state of a running story counts up to its last event. What follows `StoryClosed` is no phase.
+    Args:
+        now_ms: up to when the open state of a story that is not over counts; None is its last event.
     """
-    stays = _stays(events)
+    stays = _stays(events, _end_ms(events, now_ms))
     steps = step_records(events)
     return tuple(_phase(name, stays, steps) for name in dict.fromkeys(name for name, _, _ in stays))
 
@@ -45,12 +46,19 @@ def _phase(name: str, stays: list[tuple[str, int, int]], records: Iterable[StepR
     )
 
 
-def _stays(events: Events) -> list[tuple[str, int, int]]:
+def _end_ms(events: Events, now_ms: int | None) -> int:
+    """Until when what is open counts: a story that is over waits for nobody."""
+    last_ms = events[-1][0].ts_ms if events else 0
+    is_over = any(isinstance(payload, StoryClosed | StoryCancelled) for _, payload in events)
+    return last_ms if now_ms is None or is_over else max(now_ms, last_ms)
+
+
+def _stays(events: Events, end_ms: int) -> list[tuple[str, int, int]]:
     moves = [(event.ts_ms, payload) for event, payload in of_type(events, StoryTransitioned)]
     created = next(of_type(events, StoryCreated), None)
     if created is None:
         return []
-    state, since = ("BACKLOG" if created[1].lifecycle == "agile" else "NEW"), created[0].ts_ms
+    state, since = created[1].first_state, created[0].ts_ms
     if moves:
         state = moves[0][1].from_
     stays = list[tuple[str, int, int]]()
@@ -59,17 +67,21 @@ def _stays(events: Events) -> list[tuple[str, int, int]]:
         state, since = move.to, max(since, ts_ms)
     if next(of_type(events, StoryClosed), None) is None:
         # One millisecond more, so that a step that starts with the last event still belongs to a phase.
-        stays.append((state, since, max(since, events[-1][0].ts_ms) + 1))
+        stays.append((state, since, max(since, end_ms) + 1))
     return stays
 
 
-def human_wait_ms(events: Events) -> int:
-    """Time in which an approval that no delegate gave was open, or the story was parked; overlaps count once."""
-    return _union([*_approval_waits(events), *_parks(events)])
+def human_wait_ms(events: Events, *, now_ms: int | None = None) -> int:
+    """Time in which an approval that no delegate gave was open, or the story was parked; overlaps count once.
+
+    Args:
+        now_ms: up to when a wait that is not over counts; None is the last event.
+    """
+    last_ms = _end_ms(events, now_ms)
+    return _union([*_approval_waits(events, last_ms), *_parks(events, last_ms)])
 
 
-def _approval_waits(events: Events) -> Iterable[tuple[int, int]]:
-    last_ms = events[-1][0].ts_ms if events else 0
+def _approval_waits(events: Events, last_ms: int) -> Iterable[tuple[int, int]]:
     closed: dict[str, tuple[int, bool]] = {}
     for kind in (ApprovalGranted, ApprovalRejected, ApprovalExpired, ApprovalRevoked):
         for event, payload in of_type(events, kind):
@@ -81,7 +93,7 @@ def _approval_waits(events: Events) -> Iterable[tuple[int, int]]:
             yield event.ts_ms, end_ms
 
 
-def _parks(events: Events) -> Iterable[tuple[int, int]]:
+def _parks(events: Events, last_ms: int) -> Iterable[tuple[int, int]]:
     since: int | None = None
     for event, payload in events:
         if isinstance(payload, StoryParked):
@@ -90,7 +102,7 @@ def _parks(events: Events) -> Iterable[tuple[int, int]]:
             yield since, event.ts_ms
             since = None
     if since is not None:
-        yield since, events[-1][0].ts_ms
+        yield since, last_ms
 
 
 def _union(spans: Iterable[tuple[int, int]]) -> int:

@@ -277,9 +277,9 @@ class MemoryRunLedger:
         if entry is not None and entry.spec not in (None, spec):
             raise key_reused(key, spec=spec, recorded=str(entry.spec))
         self._epochs[story] = epoch
-        known = await self.lookup(key)
-        if isinstance(known, Running | Done):
-            return known
+        state = await self.lookup(key)
+        if isinstance(state, Running | Done):
+            return state
         running = Running(supervisor=supervisor, deadline_ms=self._deadline_ms(ttl_s), is_detached=is_detached)
         self._entries[key] = _Entry(spec, running)
         return Claimed()
@@ -309,10 +309,10 @@ class MemoryRunLedger:
 
     async def request_cancel(self, key: RunKey) -> bool:
         """Whoever runs the key finds the request at its next lookup."""
-        found = await self.lookup(key)
-        if isinstance(found, Running):
-            self._entries[key] = _Entry(self._entries[key].spec, replace(found, is_cancel_requested=True))
-        return isinstance(found, Running)
+        state = await self.lookup(key)
+        if isinstance(state, Running):
+            self._entries[key] = _Entry(self._entries[key].spec, replace(state, is_cancel_requested=True))
+        return isinstance(state, Running)
 
     async def forget(self, key: RunKey, *, supervisor: str) -> None:
         """Drop this supervisor's RUNNING entry; anything else stays."""
@@ -377,9 +377,9 @@ class MemoryRunLogs:
         while True:
             # Looked up anew after each wait: a reader may wait for a run that has printed nothing yet.
             log = self._log(key)
-            found = [line for line in log.lines if line.n > after]
-            if found or log.is_over or not await log.grown.wait(self._clock, until_ms=until_ms):
-                return LogPage(tuple(found[:limit]), log.is_over and len(found) <= limit)
+            lines = [line for line in log.lines if line.n > after]
+            if lines or log.is_over or not await log.grown.wait(self._clock, until_ms=until_ms):
+                return LogPage(tuple(lines[:limit]), log.is_over and len(lines) <= limit)
 
     def _log(self, key: RunKey) -> _Log:
         return self._logs.setdefault(key, _Log(deque(maxlen=self._max_lines)))
@@ -409,8 +409,8 @@ class MemoryPeers:
         """See the port."""
         if supervisor in self._gone:
             return True
-        known = self._known.get(supervisor)
-        return known is not None and not await known.holds(key)
+        supervised = self._known.get(supervisor)
+        return supervised is not None and not await supervised.holds(key)
 
 
 @dataclass(eq=False)

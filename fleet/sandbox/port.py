@@ -11,9 +11,10 @@ from typing import Generic, Literal, Protocol
 from fleet.kernel.ids import Digest, RunKey, StoryId
 from fleet.kernel.plugin import Options, Plugin
 from fleet.policy.runs.log_lines import LogLine
-from fleet.policy.runs.spec import RunResult, RunSpec, RunStatus
+from fleet.policy.runs.spec import LiveFolder, RunResult, RunSpec, RunStatus
+from fleet.policy.runs.toolchains import LayerName
 from fleet.secrets.port import SecretDelivery
-from fleet.trees.port import BlobStore
+from fleet.trees.port import BlobStore, DiskUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,8 @@ class SandboxHealth:
     """Runs that are taken at one time, waiting ones included; 0 when a backend is asked directly."""
     program: str = ""
     """Version and origin of the program that builds the sandbox; empty where none is known."""
+    disk: tuple[DiskUse, ...] = ()
+    """What lies on the disks of the nodes, kind by kind; empty when a backend is asked directly."""
 
     @property
     def tier(self) -> SandboxTier:
@@ -176,6 +179,22 @@ class RunProgress:
 
     status: RunStatus
     result: RunResult | None = None
+
+
+class LayerStore(Protocol):
+    """Where the environment layers of a node lie."""
+
+    def record(self, name: LayerName, of: str = "record") -> bytes | None:
+        """What was written down of the layer; None where it is not here, or nothing was."""
+        ...
+
+    def keep(self, name: LayerName, archive: bytes, record: bytes) -> None:
+        """The layer is here, whole, with the files of the archive. ToolFailed when it holds what no layer may."""
+        ...
+
+    def note(self, name: LayerName, of: str, content: bytes) -> None:
+        """Something about the layer is written down beside it."""
+        ...
 
 
 class SandboxBackend(Protocol):
@@ -257,6 +276,18 @@ class SessionView:
     next_seq: int = 1
     """Number that the next write has to carry; 0 when this node does not hold the session."""
     result: RunResult | None = None
+
+
+class FolderKeeper(Protocol):
+    """A backend that keeps the folders of work sessions between their commands."""
+
+    async def usage(self) -> tuple[DiskUse, ...]:
+        """What it has on the disk of this node."""
+        ...
+
+    def keeps(self, place: LiveFolder) -> bool:
+        """Whether a folder of this session is here."""
+        ...
 
 
 class InteractiveBackend(SandboxBackend, Protocol):

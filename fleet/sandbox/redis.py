@@ -122,11 +122,11 @@ class RedisRunLedger:
         match reply:
             case ["FENCED", seen]:
                 raise run_fenced(key, story=story, epoch=epoch, seen=int(seen))
-            case ["OTHER", known]:
-                raise key_reused(key, spec=spec, recorded=known)
+            case ["OTHER", recorded]:
+                raise key_reused(key, spec=spec, recorded=recorded)
             case _:
-                found = _state(reply)
-                return found if isinstance(found, Running | Done) else Claimed()
+                state = _state(reply)
+                return state if isinstance(state, Running | Done) else Claimed()
 
     async def finish(self, key: RunKey, *, epoch: int, supervisor: str, result: Digest) -> Digest:
         """The recorded result of the key: the first one stays."""
@@ -249,7 +249,7 @@ class RedisRunLogs:
 
     async def _page(self, key: RunKey, after: int, limit: int) -> LogPage:
         name = run_out_key(key)
-        found, newest = await call_together(
+        rows, newest = await call_together(
             self._client,
             [
                 ("XRANGE", name, f"({after}-0", "+", "COUNT", limit + 1),
@@ -257,7 +257,7 @@ class RedisRunLogs:
             ],
             doing=f"read the lines of run {key}",
         )
-        fields = [pairs(flat) for _, flat in found]
+        fields = [pairs(flat) for _, flat in rows]
         lines = tuple(LogLine.model_validate_json(f[b"l"]) for f in fields if b"l" in f)[:limit]
         last = lines[-1].n if lines else after
         number, _, mark = newest[0][0].decode().partition("-") if newest else ("0", "-", "0")

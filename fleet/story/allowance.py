@@ -244,10 +244,19 @@ def require_steps(state: StoryState, caps: StepCaps, *, task_id: str | None) -> 
             )
 
 
-def is_over_budget(state: StoryState, config: Budgets, *, role: str, task_id: str | None, now_ms: int) -> bool:
-    """Whether a limit of the story, of the task or of the role is used up (RT-30 step 11)."""
-    scopes = scopes_of_work(state.story_id, role=role, task_id=task_id, council_id=None)
-    return any(spent_out(*_bounds(state, config, scope, now_ms)) is not None for scope in scopes)
+def used_up(
+    state: StoryState, config: Budgets, *, role: str, task_id: str | None, now_ms: int
+) -> BudgetExceeded | None:
+    """The limit of story, task or role that is spent; None while there is room (RT-30 step 11).
+
+    What calls under way hold is not counted: a tool call takes nothing of it, and most of it comes back.
+    """
+    for scope in scopes_of_work(state.story_id, role=role, task_id=task_id, council_id=None):
+        totals, limits = _bounds(state, config, scope, now_ms)
+        spent = BudgetTotals(spent=totals.spent)
+        if (quantity := spent_out(spent, limits)) is not None:
+            return _used_up(scope, spent, limits, quantity)
+    return None
 
 
 def exhaustion_of(error: BudgetExceeded) -> BudgetExhausted | None:

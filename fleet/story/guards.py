@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fleet.events.story import GuardResult
+from fleet.events.story import CriterionWaived, GuardResult
+from fleet.events.workspace import CriterionTest, DimensionWaived, WorkspaceScored
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import is_reason
 from fleet.story.approvals import subject_of, valid_grant
@@ -30,11 +31,87 @@ Guard = Callable[[StoryState, GuardContext], Verdict]
 def evaluate(state: StoryState, context: GuardContext) -> tuple[GuardResult, ...]:
     """Every guard of the transition in declared order, with value and message (LC-4); unknown ones are false (LC-5)."""
     found: list[GuardResult] = []
-    for name in context.transition.guards:
+    for name in _guards_of(state, context):
         guard = GUARDS.get(name)
         ok, message, evidence = guard(state, context) if guard else (False, f"there is no guard {name!r}", ())
         found.append(GuardResult(name=name, ok=ok, message=message, evidence=evidence))
     return tuple(found)
+
+
+def _guards_of(state: StoryState, context: GuardContext) -> tuple[str, ...]:
+    """Those of the table; no lifecycle leaves out that its criteria are shown before it ends (LC-98)."""
+    row, lifecycle = context.transition, context.config.lifecycles[state.lifecycle]
+    is_end = row.kind != "loopback" and lifecycle.states[row.to].terminal
+    if not is_end or not binds_criteria(state) or SHOWN in row.guards:
+        return row.guards
+    return (*row.guards, SHOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCriterion:
+    """A criterion of the story, what shows it on one tree, and the waiver of who lets it pass without."""
+
+    ac_id: str
+    text: str
+    tests: tuple[CriterionTest, ...]
+    waiver: CriterionWaived | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the story may end as far as this criterion goes."""
+        return bool(self.tests) or self.waiver is not None
+
+
+def binds_criteria(state: StoryState) -> bool:
+    """Whether a test has to show each criterion; not so in stories that were started before."""
+    return state.start is not None and state.start.evidence_rules is not None
+
+
+def shown_criteria(state: StoryState, tree: Digest | None) -> tuple[ShownCriterion, ...]:
+    """The criteria in order, with what shows them on the tree; a waiver holds for the text that it names."""
+    report = state.reports.get(tree) if tree is not None else None
+    bound = (report.criteria if report is not None else None) or {}
+    return tuple(
+        ShownCriterion(c.ac_id, c.text, bound.get(c.ac_id, ()), _waiver_of(state, c.ac_id, c.text))
+        for c in state.content.acceptance_criteria
+    )
+
+
+def _waiver_of(state: StoryState, ac_id: str, text: str) -> CriterionWaived | None:
+    waiver = state.waivers.get(ac_id)
+    return waiver if waiver is not None and waiver.text == text else None
+
+
+def held_waivers(state: StoryState, *, now_ms: int) -> tuple[DimensionWaived, ...]:
+    """The waivers of dimensions that have not expired (RG-43)."""
+    return tuple(w for w in state.waived_dimensions.values() if now_ms < w.expires_at)
+
+
+def current_score(state: StoryState, tree: Digest | None, *, now_ms: int) -> WorkspaceScored | None:
+    """The tree's score under the waivers that hold now, at the story's rigor; None without one."""
+    score = state.scores.get(tree) if tree is not None else None
+    if score is None or score.rigor != state.rigor:
+        return None
+    held = {w.approval_id for w in held_waivers(state, now_ms=now_ms)}
+    return score if held == set(score.approvals or ()) else None
+
+
+def words_of_tests(tests: tuple[CriterionTest, ...]) -> str:
+    """The tests in words, for people."""
+    sources = {"example": "given example", "given": "given test", "independent": "independent test"}
+    return ", ".join(f"{sources[t.source]} {t.test}" for t in tests)
+
+
+def _criteria_shown(s: StoryState, _: GuardContext) -> Verdict:
+    if s.start is None:
+        return False, "the story is not started", ()
+    if not binds_criteria(s):
+        return True, "the story was started before criteria were bound to tests", ()
+    missing = [c.ac_id for c in shown_criteria(s, s.tree) if not c.is_settled]
+    if missing:
+        return False, f"not shown by any test: {', '.join(missing)}", ()
+    report = s.reports.get(s.tree) if s.tree is not None else None
+    return True, "each criterion is shown by a test, or waived by name", (report.run_id,) if report else ()
 
 
 def _dor_ok(s: StoryState, _: GuardContext) -> Verdict:
@@ -63,6 +140,8 @@ def _by_gate(s: StoryState, c: GuardContext) -> Verdict:
 def _plan_valid(s: StoryState, _: GuardContext) -> Verdict:
     if s.plan is None:
         return False, "no plan is adopted", ()
+    if s.plan.status == "REJECTED":
+        return False, "the plan was turned down, and no other one is adopted", (s.plan.proposal.plan_id,)
     ok = s.plan.proposal.content_digest == s.content.digest
     return (
         ok,
@@ -104,9 +183,9 @@ def _builds_passing(s: StoryState, _: GuardContext) -> Verdict:
 
 
 def _tests_passing(s: StoryState, c: GuardContext) -> Verdict:
-    score = s.scores.get(s.tree) if s.tree else None
-    if score is None or score.rigor != s.rigor:
-        return False, "no score for the present tree at this rigor", ()
+    score = current_score(s, s.tree, now_ms=c.now_ms)
+    if score is None:
+        return False, "no score for the present tree at this rigor and under the waivers that hold", ()
     if score.verdict == "pass":
         return True, f"verdict pass with {score.score}", (score.run_id,)
     if score.verdict == "warn" and _granted(s, c, "accept_warning")[0]:
@@ -123,11 +202,14 @@ def _no_change_requests(s: StoryState, _: GuardContext) -> Verdict:
     return not open_, f"{len(open_)} change requests are open", tuple(open_)
 
 
-def _docs_complete(s: StoryState, _: GuardContext) -> Verdict:
+def _docs_complete(s: StoryState, c: GuardContext) -> Verdict:
     if s.docs is None or s.docs.tree != s.tree:
         return False, "no documentation for the present tree", ()
     score = s.scores.get(s.docs.tree)
-    missing = [a.ac_id for a in s.content.acceptance_criteria if not s.docs.criteria.get(a.ac_id)]
+    if score is not None and score.rigor == s.rigor:
+        score = current_score(s, s.docs.tree, now_ms=c.now_ms)
+    criteria = () if binds_criteria(s) else s.content.acceptance_criteria
+    missing = [a.ac_id for a in criteria if not s.docs.criteria.get(a.ac_id)]
     if score is None or score.verdict == "block":
         return False, "the documented tree has no passing score", ()
     if missing:
@@ -167,7 +249,9 @@ def _health_ok(s: StoryState, _: GuardContext) -> Verdict:
     return last.is_healthy, message, (last.deployment_id,)
 
 
+SHOWN = "criteria_shown"
 GUARDS: Mapping[str, Guard] = {
+    SHOWN: _criteria_shown,
     "dor_ok": _dor_ok,
     "po_approved": _by_gate,
     "plan_valid": _plan_valid,

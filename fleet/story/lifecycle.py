@@ -13,6 +13,7 @@ GUARD_NAMES = frozenset(
     {
         "all_tasks_done",
         "builds_passing",
+        "criteria_shown",
         "deploy_approved",
         "deploy_recorded",
         "design_complete",
@@ -29,6 +30,8 @@ GUARD_NAMES = frozenset(
         "tests_passing",
     }
 )
+
+_OPERATIONS = frozenset({"deploy_approved", "deploy_recorded", "health_ok"})
 
 _GUARD_ALIASES = {"all_subtasks_done": "all_tasks_done"}
 """Names that lifecycle files of elsewhere have for guards (LC-66)."""
@@ -108,6 +111,24 @@ class Lifecycle(Frozen):
             f"no terminal state can be reached from {s!r}" for s in self.states if s not in backward
         ]
 
+    @property
+    def creation(self) -> Transition | None:
+        """The move that a new story makes at once; None where it stays in the first state."""
+        return next((row for row in self.legal(self.initial) if row.kind == "create"), None)
+
+    @property
+    def deploys(self) -> bool:
+        """Whether a story of it is deployed on its way."""
+        return any("deploy_recorded" in row.guards for row in self.transitions)
+
+    def is_early(self, state: str) -> bool:
+        """Whether the work on a story there has not begun: the first state, and where its creation leads."""
+        return state == self.initial or (self.creation is not None and state == self.creation.to)
+
+    def is_operated(self, state: str) -> bool:
+        """Whether what the story made is brought to where it runs, or watched there."""
+        return any(_OPERATIONS & set(row.guards) for row in self.legal(state))
+
     def legal(self, state: str) -> tuple[Transition, ...]:
         """The rows whose event may be fired in this state, in table order."""
         return tuple(row for row in self.transitions if row.from_ == state)
@@ -180,6 +201,7 @@ class LoopLimits(Frozen):
     max_loopbacks: Annotated[int, Field(ge=0)] = 5
     max_rework: Annotated[int, Field(ge=0)] = 3
     expiries_before_park: Annotated[int, Field(ge=1)] = 3
+    """Requests in a row that nobody answered until the story is parked (LC-73)."""
     auto_loopback: bool = True
 
 

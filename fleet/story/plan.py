@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from fleet.story.approvals import last_request, pending_consents, subject_of, unanswered_gates, valid_grant
 from fleet.story.delegation import delegated_intents
 from fleet.story.escalation import escalation_intents, is_asked_again
-from fleet.story.guards import GuardContext, evaluate
+from fleet.story.guards import SHOWN, GuardContext, current_score, evaluate, shown_criteria
 from fleet.story.intents import (
     AdvanceCouncil,
     CheckoutBase,
@@ -136,7 +136,7 @@ def _nothing(_s: StoryState, _c: FsmConfig, _n: int) -> Owed:
 
 
 def _plan_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
-    if s.plan is not None and s.plan.proposal.content_digest == s.content.digest:
+    if s.plan is not None and s.plan.status != "REJECTED" and s.plan.proposal.content_digest == s.content.digest:
         return ()
     decision_id = design_decision(s)
     if decision_id is not None:
@@ -168,7 +168,8 @@ def _is_current(s: StoryState, council_id: str | None) -> bool:
 
 def _tree_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
     assert s.tree is not None
-    if s.tree not in s.reports or (s.tree in s.scores and s.scores[s.tree].rigor != s.rigor):
+    is_scored = current_score(s, s.tree, now_ms=now_ms) is not None
+    if s.tree not in s.reports or (s.tree in s.scores and not is_scored):
         return (MeasureTree(tree=s.tree),)
     return ()
 
@@ -203,6 +204,15 @@ def _docs_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
     if s.report_version <= s.docs.version:
         return (GenerateReport(after=s.docs.version),)
     return (Park(cause="stuck", detail="the documentation lacks evidence for a criterion"),)
+
+
+def _criteria_work(s: StoryState, _c: FsmConfig, _n: int) -> Owed:
+    missing = [c.ac_id for c in shown_criteria(s, s.tree) if not c.is_settled]
+    detail = (
+        f"no test shows {', '.join(missing)}: look at the work, then send the story back with a reason, or let a "
+        f"criterion pass by its name with `fleet story waive {s.story_id} {missing[0]} --reason TEXT`"
+    )
+    return (Park(cause="stuck", detail=detail),)
 
 
 def _deploy_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
@@ -242,6 +252,7 @@ _WORK: Mapping[str, Callable[[StoryState, FsmConfig, int], Owed]] = {
     "builds_passing": _tree_work,
     "tests_passing": _tests_work,
     "docs_complete": _docs_work,
+    SHOWN: _criteria_work,
     "no_open_change_requests": _nothing,
     "feedback_given": _nothing,
     "deploy_recorded": _deploy_work,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from fleet.events.plan import Blocker
+from fleet.events.story import Topic
 from fleet.events.task import TaskTransitioned
 from fleet.kernel.ids import SYSTEM, EntityId
 from fleet.story.approvals import last_request, subject_of
 from fleet.story.delegation import delegated_intents
 from fleet.story.escalation import escalation_intents, is_asked_again
+from fleet.story.guards import current_score
 from fleet.story.intents import (
     CommitWork,
     Intent,
@@ -57,10 +60,26 @@ def plan_tasks(state: StoryState, config: FsmConfig, now_ms: int) -> tuple[Inten
     if ready:
         first = min(ready, key=lambda t: (t.task.priority, _position(state, t)))
         return (StartTask(task_id=first.task.task_id),)
-    blocked = [t.task.task_id for t in state.tasks.values() if not t.is_terminal]
-    if blocked:
-        return (Park(cause="plan_stalled", detail=f"tasks {', '.join(blocked)} wait for a cancelled dependency"),)
+    blockers = find_blockers(state)
+    if blockers:
+        why = "; ".join(f"task {b.task_id} waits for {b.waits_for.id}: {b.reason}" for b in blockers[:10])
+        return (Park(cause="plan_stalled", detail=f"{why}. Adopt another version of the plan"),)
     return (Park(cause="plan_stalled", detail="every task of the plan is cancelled"),)
+
+
+def find_blockers(state: StoryState) -> tuple[Blocker, ...]:
+    """What each open task waits for: its dependencies that are not done; a cancelled one never is (PL-45, PL-46)."""
+    return tuple(
+        Blocker(
+            task_id=task.task.task_id,
+            waits_for=Topic(kind="task", id=needed),
+            reason=f"dependency is {state.tasks[needed].state}",
+        )
+        for task in state.tasks.values()
+        if not task.is_terminal
+        for needed in task.task.depends_on
+        if needed in state.tasks and state.tasks[needed].state != "done"
+    )
 
 
 def _position(state: StoryState, task: TaskState) -> int:
@@ -98,8 +117,8 @@ def _held(state: StoryState, task: TaskState, now_ms: int) -> tuple[Intent, ...]
     assert task.claim is not None
     if task.claim.expires_at_ms <= now_ms:
         return (ReleaseReview(task_id=task.task.task_id),)
-    score = state.scores.get(task.candidate_tree) if task.candidate_tree else None
-    if task.state == "qa_testing" and task.candidate_tree and (score is None or score.rigor != state.rigor):
+    score = current_score(state, task.candidate_tree, now_ms=now_ms)
+    if task.state == "qa_testing" and task.candidate_tree and score is None:
         return (MeasureTree(tree=task.candidate_tree),)
     return ()
 
@@ -123,6 +142,8 @@ def _accept(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) 
     subject = subject_of(state, gate, task)
     if subject is None:
         return (Park(cause="internal_error", detail=f"task {task.task.task_id} has no candidate tree"),)
+    if "qa" not in needed_reviews(config, task) and current_score(state, subject.digest, now_ms=now_ms) is None:
+        return (MeasureTree(tree=subject.digest),)  # nobody tested it, and who accepts it looks at what was measured
     request = last_request(state, "task_acceptance", subject.digest)
     task_id = task.task.task_id
     # A rejection sent the task back, so this is its next attempt, and it may have ended in the very same tree.
@@ -131,10 +152,38 @@ def _accept(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) 
     return delegated_intents(state, request, subject, now_ms=now_ms, task_id=task_id)
 
 
+_ROUTES = (
+    ("dev_completed", "AUTO_ROUTE_TO_ARCHITECT", "pending_arch_review", "architect"),
+    ("arch_approved", "AUTO_ROUTE_TO_QA", "pending_qa", "qa"),
+    ("qa_passed", "AUTO_ROUTE_TO_PO", "pending_po_approval", "po"),
+    ("pending_po_approval", "APPROVE_STORY", "po_approved", ""),
+)
+"""Where work leaves from, how, where it waits next, and for a review by whom."""
+
+
+def needed_reviews(config: FsmConfig, task: TaskState) -> frozenset[str]:
+    """The roles that review a task of this kind; never its own role alone (LC-119)."""
+    needed = frozenset[str](config.task_workflow.reviews_by_kind.get(task.task.kind, ("architect", "qa", "po")))
+    return needed if needed - {task.task.role} else needed | {"po"}
+
+
+def route_task(config: FsmConfig, task: TaskState, from_: str) -> tuple[TaskTransitioned, ...]:
+    """The steps to the next review that the task needs; reviews that its kind does not need are passed through."""
+    first = next(n for n, route in enumerate(_ROUTES) if route[0] == from_)
+    needed = needed_reviews(config, task)
+    steps = list[TaskTransitioned]()
+    for _, action, to, reviewer in _ROUTES[first:]:
+        steps.append(system_step(task.task.task_id, from_, action, to, is_skip=bool(steps)))
+        if reviewer in needed:
+            break
+        from_ = to
+    return tuple(steps)
+
+
 def system_step(
-    task_id: EntityId, from_: str, action: str, to: str, *, evidence: tuple[str, ...] = ()
+    task_id: EntityId, from_: str, action: str, to: str, *, evidence: tuple[str, ...] = (), is_skip: bool = False
 ) -> TaskTransitioned:
-    """A task transition that the system makes."""
+    """A task transition that the system makes; `is_skip`: in place of a review that the task does not need."""
     return TaskTransitioned(
         task_id=task_id,
         from_=from_,  # pyright: ignore[reportArgumentType]
@@ -144,4 +193,5 @@ def system_step(
         principal=SYSTEM,
         as_role="system",
         evidence=evidence,
+        skipped_by_config=True if is_skip else None,
     )

@@ -21,7 +21,7 @@ from fleet.story.lifecycle import FsmConfig
 from fleet.story.plan import plan
 from fleet.story.state import StoryState
 
-_FOLD = 17
+_FOLD = 19
 """Raise it when `evolve` gives another state for the same events: a snapshot of the old meaning is then not read."""
 
 _PROSE = frozenset({"title", "description"})

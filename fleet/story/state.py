@@ -27,8 +27,8 @@ from fleet.events.step import (
     StuckDetected,
     ToolDenied,
 )
-from fleet.events.story import AcceptanceCriterion, StoryScored, StoryStarted
-from fleet.events.workspace import WorkspaceReported, WorkspaceScored
+from fleet.events.story import AcceptanceCriterion, CriterionWaived, StoryScored, StoryStarted
+from fleet.events.workspace import DimensionWaived, WorkspaceReported, WorkspaceScored
 from fleet.kernel.ids import Digest, Principal, StoryId
 from fleet.kernel.types import ApprovalStatus, DecisionStatus, Rigor
 from fleet.policy.rules.calls import ApprovalRecord
@@ -334,6 +334,12 @@ class StoryState:
     budgets: StoryBudgets = StoryBudgets()
     sessions: Annotated[Mapping[str, SessionRecord], Field(exclude_if=is_empty)] = field(default_factory=_frozen_map)
     """Work sessions that people spoke to, stopped or forked, or that are over, by id."""
+    waivers: Annotated[Mapping[str, CriterionWaived], Field(exclude_if=is_empty)] = field(default_factory=_frozen_map)
+    """The last waiver of each criterion, by its id; one holds for the text that it names."""
+    waived_dimensions: Annotated[Mapping[str, DimensionWaived], Field(exclude_if=is_empty)] = field(
+        default_factory=_frozen_map
+    )
+    """The last waiver of each dimension of the score, by its name; one holds until it expires."""
 
     @property
     def plan(self) -> Plan | None:

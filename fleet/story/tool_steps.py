@@ -16,8 +16,6 @@ from fleet.redaction.redact_json import redact_json
 from fleet.story.state import Approval, Step, StoryState
 
 _PREFIXES = ("tool/", "run/")
-MAX_EXPIRIES = 3
-"""Unanswered requests in a row until the story is parked (LC-73)."""
 _NO_PREVIEW: Mapping[str, Any] = {
     "outcome": "none",
     "text": "what it would do cannot be tried beforehand: judge it by its arguments, its tree and its target",
@@ -108,12 +106,12 @@ class ConsentRequest(NamedTuple):
     """What the decider sees; it is stored before `records` are recorded, which name it by its digest."""
 
 
-def consent_attempt(state: StoryState, decision: NeedsApproval, *, requester: Principal, now_ms: int) -> int | None:
+def consent_attempt(state: StoryState, decision: NeedsApproval, *, now_ms: int) -> int | None:
     """The number of the request that has to be made for exactly this call; None when none has to."""
     before = _consents(state, decision)
     if before and _waits(before[-1], now_ms):
         return None
-    return None if _is_unanswered(before, requester) else len(before) + 1
+    return len(before) + 1
 
 
 def request_consent(
@@ -124,14 +122,16 @@ def request_consent(
     call: Mapping[str, Any],
     now_ms: int,
     preview: Mapping[str, Any] | None = None,
+    most_unanswered: int | None = None,
 ) -> ConsentRequest:
     """The one request that waits for an answer about exactly this call, or the next one (RT-34).
 
     Args:
-        requester: who asked; `system:...` for the story's own procedures, which all wait until a person decided. After
-            three requests in a row that nobody answered the story is parked instead.
+        requester: who asked; `system:...` for the story's own procedures, which all wait until a person decided.
         call: for the card that the decider sees: tool, op, args, tree, role, principal (LC-79).
         preview: what the call would do (RT-62); None when nothing can say that.
+        most_unanswered: after so many requests in a row that nobody answered the story is parked instead (LC-73); None
+            for callers, who may ask again.
     """
     before = _consents(state, decision)
     last = before[-1] if before else None
@@ -140,9 +140,10 @@ def request_consent(
         if _waits(last, now_ms):
             return ConsentRequest(last.request.approval_id)
         expired = (ApprovalExpired(approval_id=last.request.approval_id, attempt=last.request.attempt),)
-        if _is_unanswered(before, requester):
+        if most_unanswered is not None and _is_unanswered(before, most_unanswered):
             approval_id = last.request.approval_id
-            return ConsentRequest(approval_id, f"gate/expired/{approval_id}", (*expired, _park(last)))
+            parked = _park(last, most_unanswered)
+            return ConsentRequest(approval_id, f"gate/expired/{approval_id}", (*expired, parked))
     gate, attempt = decision.gate, len(before) + 1
     name = f"gate/{gate.name}/{decision.request_digest.hex[:16]}/{attempt}"
     shown = {**call, "preview": _NO_PREVIEW if preview is None else preview}
@@ -185,23 +186,23 @@ def _waits(approval: Approval, now_ms: int) -> bool:
     return approval.status == "requested" and not approval.voided and approval.request.expires_at > now_ms
 
 
-def _is_unanswered(requests: Sequence[Approval], requester: Principal) -> bool:
+def _is_unanswered(requests: Sequence[Approval], limit: int) -> bool:
     """Whether the last request, whose time is over, is one too many that nobody answered."""
-    if requester.kind != "system" or not requests or requests[-1].status != "requested" or requests[-1].voided:
+    if not requests or requests[-1].status != "requested" or requests[-1].voided:
         return False
     count = 1
     for approval in reversed(requests[:-1]):
         if approval.status != "expired":
             break
         count += 1
-    return count % MAX_EXPIRIES == 0
+    return count % limit == 0
 
 
-def _park(last: Approval) -> StoryParked:
+def _park(last: Approval, limit: int) -> StoryParked:
     request = last.request
     return StoryParked(
         cause="approval_unanswered",
-        detail=f"nobody answered {MAX_EXPIRIES} requests in a row at gate {request.gate}, which is for role "
+        detail=f"nobody answered {limit} requests in a row at gate {request.gate}, which is for role "
         f"{request.role}: let the story go on when somebody can, and it is asked again",
         ref=request.approval_id,
     )

@@ -5,11 +5,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol
+from typing import Generic, Literal, Protocol
 
 from fleet.kernel.clock import Clock
 from fleet.kernel.ids import Digest
 from fleet.kernel.plugin import Options, Plugin, ReadSecrets
+
+FolderKind = Literal["bases", "folders"]
+DiskKind = Literal[FolderKind, "toolchains", "blobs"]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUse:
+    """What one kind of things takes on the disk of a node, in bytes as the disk counts them."""
+
+    kind: DiskKind
+    used_bytes: int
+    held_bytes: int
+    """Of it, what is in use now, or is the only copy of what is on record; it is never evicted."""
+    count: int
+    limit_bytes: int | None = None
+    """None: it has no limit."""
+    node: str = ""
+    """Name of the supervisor that says so."""
 
 
 class BlobStore(Protocol):

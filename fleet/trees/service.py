@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import difflib
 import re
@@ -14,6 +15,7 @@ from fleet.trees.tree import FileEntry, Tree, decode_tree, differing_rows, encod
 
 _DEFINITION = re.compile(r"^(?:async )?(?:def|class) \w+[^\n]*", re.MULTILINE)
 _TOP_DEF = re.compile(r"^(?:async )?def (\w+)")
+_HUMPS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SOURCE = (".py",)
 _TEST_FILE = re.compile(
     r"/(?:tests?|__tests__)/|/test_[^/]*$|/conftest\.py$|_test\.(?:py|go|rb|exs)$|_spec\.rb$|Tests?\.(?:java|kt|cs)$"
@@ -160,6 +162,39 @@ def keep_tests(code: str, kept: frozenset[str]) -> str:
             blocks.append([])
         blocks[-1].append(line)
     return "\n".join(line for block in blocks if _stays(block, kept) for line in block).strip() + "\n"
+
+
+def named_criteria(code: str, criteria: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Top-level test function -> the criteria that its name, its docstring or a decorator names (RG-47).
+
+    `ac-1` is named by `ac-1`, `ac_1`, `ac 1` and `ac1`, as a word of its own. Code that does not parse names none.
+    """
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    forms = {ac_id: _forms_of(ac_id) for ac_id in criteria}
+    named: dict[str, tuple[str, ...]] = {}
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            decorators = [ast.unparse(d) for d in node.decorator_list]
+            text = "\n".join([node.name, ast.get_docstring(node) or "", *decorators]).lower()
+            if found := tuple(ac_id for ac_id, form in forms.items() if form.search(text)):
+                named[node.name] = found
+    return named
+
+
+def criteria_in_names(tests: Iterable[str], criteria: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """As `named_criteria`, of tests of any language by their names alone; `TestAC1Adds` names `ac-1` too."""
+    forms = {ac_id: _forms_of(ac_id) for ac_id in criteria}
+    words = {test: _HUMPS.sub("_", test).lower() for test in tests}
+    named = {test: tuple(a for a, form in forms.items() if form.search(text)) for test, text in words.items()}
+    return {test: found for test, found in named.items() if found}
+
+
+def _forms_of(ac_id: str) -> re.Pattern[str]:
+    parts = [re.escape(part) for part in re.findall(r"[a-z]+|[0-9]+", ac_id.lower())]
+    return re.compile(r"(?<![a-z0-9])" + r"[-_ ]?".join(parts) + r"(?![a-z0-9])")
 
 
 def merge_modules(parts: Sequence[str]) -> str:

@@ -18,10 +18,22 @@ _MAX_WAIT_S = 30.0
 class Unanswered(Exception):  # noqa: N818 - a finding for the caller to word, never seen outside of an adapter
     """No answer came, and what was asked for may have been done or not; the text says why."""
 
-    def __init__(self, why: str, *, wait_s: float | None = None, is_distrust: bool = False) -> None:
+    def __init__(
+        self,
+        why: str,
+        *,
+        wait_s: float | None = None,
+        is_distrust: bool = False,
+        kind: str = "",
+        was_sent: bool = True,
+    ) -> None:
         super().__init__(why)
         self.is_distrust = is_distrust
         """Whether the certificate of the server is what failed."""
+        self.kind = kind
+        """Name of the error of the driver, for messages."""
+        self.was_sent = was_sent
+        """Whether the server may have seen the request; False only where it surely has not."""
         self.wait_s = wait_s
         """Seconds that the server asks to wait, if it does."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.config.settings import HostedForgeSettings, LocalForgeSettings, PluginForgeSettings
-from fleet.forge.port import ChangeRequests, ClosableChangeRequests, ForgeParts, ForgePlugin
+from fleet.forge.port import ChangeRequests, ForgeParts, ForgePlugin
 from fleet.forge.service import ChangeTarget, PushTarget
 from fleet.kernel.errors import ConfigError
 from fleet.log.redis.connection import connect_redis
@@ -68,7 +68,7 @@ def _check_key(endpoints: Endpoints, address: GitAddress) -> None:
     )
 
 
-def make_change_requests(endpoints: Endpoints) -> ClosableChangeRequests | None:
+def make_change_requests(endpoints: Endpoints) -> ChangeRequests | None:
     """Change requests of the configured forge, None when there is none; ConfigError as `check_forge`."""
     from fleet.forge.local.change_requests import LocalChangeRequests
 

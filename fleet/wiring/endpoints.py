@@ -21,6 +21,7 @@ from fleet.config.settings import (
     ModelsSettings,
     ObservabilitySettings,
     SandboxBackendSettings,
+    SessionDiskSettings,
 )
 from fleet.desk.principals import PrincipalEntry, PrincipalRegistry
 from fleet.kernel.errors import ConfigError
@@ -62,6 +63,8 @@ class Endpoints:
     """Where blobs are; names the keys of a store and never holds them."""
     sandbox_waiting: int = 64
     """Runs that may wait for their turn on one node."""
+    sandbox_disk: SessionDiskSettings = SessionDiskSettings()
+    """What work sessions may take on the disk of a node."""
     sandbox_waived: tuple[str, ...] = ()
     """Isolation that may be missing (RC-32)."""
     sandbox_backend: SandboxBackendSettings = BubblewrapBackendSettings()

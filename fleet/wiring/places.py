@@ -158,6 +158,7 @@ def endpoints_at(
         audit_interval_s=settings.audit.interval_s,
         blobs=settings.blobs,
         sandbox_waiting=settings.sandbox.max_waiting,
+        sandbox_disk=settings.sandbox.disk,
         sandbox_waived=settings.sandbox.waived,
         sandbox_backend=settings.sandbox.backend,
         deploy=settings.deploy,

@@ -11,7 +11,7 @@ from pydantic import StrictBool
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.types import Frozen, Reason, Rigor, StaticGate
 from fleet.workspace.levels import STRICT_LEVELS
-from fleet.workspace.report import StageName, TestSection, WorkspaceReport
+from fleet.workspace.report import SECRETS, StageName, TestSection, WorkspaceReport
 
 Suite = Literal["unit", "e2e"]
 Section = Literal["build", "unit", "coverage", "static", "lint", "e2e", "security"]
@@ -156,6 +156,8 @@ class ReportCase:
 
 
 def _was_skipped(report: WorkspaceReport, section: Section) -> bool:
+    if section == "security" and report.security is not None and any(t.name == SECRETS for t in report.security.tools):
+        return False  # secrets are looked for in the change itself, whether a language has an analyser or not
     stage = report.stage(_STAGE_OF[section])
     return stage is not None and stage.status == "skipped"
 

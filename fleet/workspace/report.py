@@ -138,6 +138,10 @@ class LintSection(Frozen):
     tool: str = ""
 
 
+SECRETS = "secrets"
+"""The tool that looks for secrets in what a change adds."""
+
+
 class SecuritySection(Frozen):
     """RC-67."""
 

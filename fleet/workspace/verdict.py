@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest, EntityId
-from fleet.kernel.types import Dimension, EvidenceState, Frozen, Reason, Rigor, Verdict
+from fleet.kernel.types import Dimension, EvidenceState, Frozen, Rigor, Verdict, WaivableDimension
 from fleet.workspace.evidence import E2eDeclaration, FlakyTests, ReportCase, is_inconsistent
 from fleet.workspace.gates import GateResult, check_gates
-from fleet.workspace.levels import LEVELS, RigorConfig, check_rigor
+from fleet.workspace.levels import LEVELS, STRICT_LEVELS, RigorConfig, check_rigor
 from fleet.workspace.report import WorkspaceReport
 from fleet.workspace.score import ScoredDimension, decimal_text, score_dimensions, total_score
 
+_MAX_FLAKY = 20
 _WORSE: tuple[Verdict, ...] = ("pass", "warn", "block")
 
 
@@ -23,10 +24,7 @@ class Waiver(Frozen):
     """A granted `waive_dimension` approval of role qa for one dimension of one story; never build (RG-43)."""
 
     approval_id: EntityId
-    dimension: Literal["unit", "static", "e2e", "coverage", "lint"]
-    reason: Reason
-    expires_at_ms: int
-    """UTC milliseconds; from then on the waiver does not hold."""
+    dimension: WaivableDimension
 
 
 class DimensionResult(Frozen):
@@ -87,7 +85,7 @@ def score_workspace(
     """The score and effective verdict of a report; every valid report of the expected tree gets one (RG-44).
 
     Args:
-        waivers: those that hold now (see `active_waivers`); at L3 none holds.
+        waivers: those that have not expired. At L3 none holds; one of e2e approves the project's declaration.
         e2e_declaration: the project's statement that it has no user-visible surface (RG-77).
         flaky: tests on whose result reports of this tree disagree (`find_flaky`); they count as failed at L2 and L3.
 
@@ -103,13 +101,19 @@ def score_workspace(
             expected=expected_tree,
         )
     held = () if level == "L3" else tuple(waivers)
+    if e2e_declaration is not None and any(w.dimension == "e2e" for w in waivers):
+        e2e_declaration = e2e_declaration.model_copy(update={"qa_approved": True})
     waived = frozenset[Dimension](w.dimension for w in held)
     results = [
         _at_level(ReportCase(report, name, e2e_declaration, flaky), config, waived)
         for name in LEVELS[: LEVELS.index(level) + 1]
     ]
     own, decided = results[-1], _deciding(results)
-    reasons = _reasons(own, decided) + [f"waiver of {w.dimension} does not hold at L3" for w in waivers if not held]
+    without = [w.dimension for w in waivers if not held and not (w.dimension == "e2e" and e2e_declaration is not None)]
+    reasons = _reasons(own, decided) + [f"waiver of {name} does not hold at L3" for name in without]
+    if names := sorted(flaky.unit | flaky.e2e):
+        counts = "counts as failed" if level in STRICT_LEVELS else "is listed"
+        reasons.append(f"results differ on this tree, which {counts} at {level}: {', '.join(names[:_MAX_FLAKY])}")
     return WorkspaceScore(
         run_id=report.run_id,
         tree_digest=report.tree_digest,
@@ -123,11 +127,6 @@ def score_workspace(
         inconsistent=is_inconsistent(report),
         waivers=tuple(w.dimension for w in held),
     )
-
-
-def active_waivers(waivers: Sequence[Waiver], *, now_ms: int) -> tuple[Waiver, ...]:
-    """The waivers that have not expired."""
-    return tuple(w for w in waivers if now_ms < w.expires_at_ms)
 
 
 def _at_level(case: ReportCase, config: RigorConfig, waived: frozenset[Dimension]) -> _LevelResult:

@@ -79,8 +79,10 @@ class ChatAnswer(Response):
 
     async def _whole(self, call: ChatCall) -> Response:
         reply = await call.reply()
-        found = chat_completion(reply, call_id=self._call_id, created_s=self._created_s, model=call.engine.engine_id)
-        return JSONResponse(found.model_dump(mode="json"))
+        completion = chat_completion(
+            reply, call_id=self._call_id, created_s=self._created_s, model=call.engine.engine_id
+        )
+        return JSONResponse(completion.model_dump(mode="json"))
 
     async def _stream(self, call: ChatCall) -> Response:
         # What fails before the first piece still has a status of its own.

@@ -92,17 +92,17 @@ async def _refused(request: Request, error: FleetError) -> JSONResponse:
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-    return error_response(InvalidInput("; ".join(found)))
+    problems = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+    return error_response(InvalidInput("; ".join(problems)))
 
 
 async def _unknown(request: Request, error: HTTPException) -> JSONResponse:
     what = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        found: FleetError = NotFound(f"there is nothing at {what}", openai_code="unknown_url")
+        refusal: FleetError = NotFound(f"there is nothing at {what}", openai_code="unknown_url")
     else:
-        found = MalformedRequest(f"{what}: {error.detail}", openai_code="method_not_supported")
-    response = error_response(found, status=error.status_code)
+        refusal = MalformedRequest(f"{what}: {error.detail}", openai_code="method_not_supported")
+    response = error_response(refusal, status=error.status_code)
     response.headers.update(error.headers or {})
     return response
 

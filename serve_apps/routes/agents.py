@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
 
 from fleet.desk.councils import CouncilDesk, NamedAgentLine, agent_lines
 from fleet.desk.platform import PlatformDesk
 from fleet.kernel.errors import NotFound
-from fleet.projects.ceremonies import MAX_PERSONA
+from fleet.projects.platform_commands import NewAgent, RegisterAgent, UnregisterAgent
 from serve_apps.requests import Caller, Key, Stories, require_one_of
 from serve_apps.routes.fleet_state import Fleet, platform_command
 from serve_apps.wire.story import Wire
@@ -20,14 +19,8 @@ from serve_apps.wire.times import at
 agent_router = APIRouter(prefix="/api")
 
 
-class AgentRequest(Wire):
+class AgentRequest(NewAgent):
     """A seat for councils of a role that open from here on."""
-
-    role: Annotated[str, Field(min_length=1, max_length=60)]
-    model_policy: Annotated[str, Field(min_length=1, max_length=60)]
-    """Policy of config/models.yaml that it answers with."""
-    persona: Annotated[str | None, Field(max_length=MAX_PERSONA)] = None
-    """How it works, in words: shown to its model as data beside the persona of its role."""
 
 
 class NamedAgentView(Wire):
@@ -66,15 +59,15 @@ class AgentsView:
 
     async def all(self) -> tuple[NamedAgentView, ...]:
         """Each with what it does now."""
-        known = [agent for agent in (await self.fleet.state()).agents.values() if not agent.is_gone]
-        return tuple(map(_view, agent_lines(known, await self._councils.lines())))
+        present = [agent for agent in (await self.fleet.state()).agents.values() if not agent.is_gone]
+        return tuple(map(_view, agent_lines(present, await self._councils.lines())))
 
     async def one(self, agent_id: str) -> NamedAgentView:
         """That of this id. NotFound when it was taken away since."""
-        found = next((one for one in await self.all() if one.agent_id == agent_id), None)
-        if found is None:
+        agent = next((one for one in await self.all() if one.agent_id == agent_id), None)
+        if agent is None:
             raise NotFound(f"named agent {agent_id} was taken away since", agent_id=agent_id)
-        return found
+        return agent
 
 
 def _agents(request: Request, stories: Stories, fleet: Fleet, who: Caller) -> AgentsView:
@@ -96,11 +89,11 @@ async def list_agents(agents: Agents) -> NamedAgentList:
 )
 async def register_agent(request: Request, agents: Agents, who: Caller, key: Key, body: AgentRequest) -> Any:
     """Add a seat that councils of its role fill first; how many sit in them stays the same."""
-    wanted = body.model_dump(exclude_none=True)
-    found = await platform_command(request, agents.fleet, "register_agent", wanted, who, key)
-    if isinstance(found, Response):
-        return found
-    view = await agents.one(found["agent_id"])
+    sent = RegisterAgent(**body.model_dump(exclude_none=True))
+    answer = await platform_command(request, agents.fleet, sent, who, key)
+    if isinstance(answer, Response):
+        return answer
+    view = await agents.one(answer["agent_id"])
     return JSONResponse(view.model_dump(mode="json"), status_code=201)
 
 
@@ -111,8 +104,8 @@ async def unregister_agent(
     request: Request, agents: Agents, who: Caller, key: Key, agent_id: Annotated[str, Path(max_length=80)]
 ) -> Any:
     """Take a named agent away: no council that opens seats it, and those that are open keep it to their end."""
-    found = await platform_command(request, agents.fleet, "unregister_agent", {"agent_id": agent_id}, who, key)
-    return found if isinstance(found, Response) else AgentRemoved(agent_id=agent_id, version=found["version"])
+    answer = await platform_command(request, agents.fleet, UnregisterAgent(agent_id=agent_id), who, key)
+    return answer if isinstance(answer, Response) else AgentRemoved(agent_id=agent_id, version=answer["version"])
 
 
 def _view(line: NamedAgentLine) -> NamedAgentView:

@@ -136,8 +136,8 @@ async def events(
     """Envelopes of a stream as they are stored, hashes included."""
     named = await _stream(request, who, stream)
     choice = EventChoice(first=first, last=last, type=type, actor=actor)
-    found, following = await audit.events(named, choice, limit=limit)
-    return EnvelopeList(items=tuple(_envelope(event) for event in found), next_from=following)
+    events, following = await audit.events(named, choice, limit=limit)
+    return EnvelopeList(items=tuple(_envelope(event) for event in events), next_from=following)
 
 
 async def _stream(request: Request, who: Principal, text: str) -> StreamId:
@@ -184,11 +184,11 @@ async def checkpoints(
     if before is not None:
         if after:
             raise InvalidInput("after and before exclude each other: name one of them", field="before", problems=[])
-        found = await audit.checkpoints_before(before, limit=limit)
-        return CheckpointList(items=tuple(_checkpoint(note) for note in found), next_after=None)
-    found = await audit.checkpoints(after=after, limit=limit)
-    items = tuple(_checkpoint(note) for note in found)
-    return CheckpointList(items=items, next_after=found[-1].sequence if len(found) == limit else None)
+        checkpoints = await audit.checkpoints_before(before, limit=limit)
+        return CheckpointList(items=tuple(_checkpoint(note) for note in checkpoints), next_after=None)
+    checkpoints = await audit.checkpoints(after=after, limit=limit)
+    items = tuple(_checkpoint(note) for note in checkpoints)
+    return CheckpointList(items=items, next_after=checkpoints[-1].sequence if len(checkpoints) == limit else None)
 
 
 def _checkpoint(kept: StoredNote) -> CheckpointView:
@@ -231,16 +231,18 @@ async def verify(request: Request, audit: Audit, who: Caller) -> Response:
     """Read everything again and check it: 200 with what was found, or 202 while it runs. It records nothing."""
     if await request.body() not in (b"", b"{}"):
         raise InvalidInput("a verification takes no body", field="/", problems=[])
-    found = await audit.verify(wait_s=_WAIT_S)
-    return JSONResponse(_status(audit, found).model_dump(mode="json"), status_code=202 if found is None else 200)
+    verification = await audit.verify(wait_s=_WAIT_S)
+    return JSONResponse(
+        _status(audit, verification).model_dump(mode="json"), status_code=202 if verification is None else 200
+    )
 
 
-def _status(audit: AuditDesk, found: Verification | None) -> AuditStatus:
-    report = found.report if found else None
+def _status(audit: AuditDesk, verification: Verification | None) -> AuditStatus:
+    report = verification.report if verification else None
     return AuditStatus(
         is_running=audit.is_running,
-        ended_at=at(found.ended_ms) if found else None,
-        took_ms=found.took_ms if found else None,
+        ended_at=at(verification.ended_ms) if verification else None,
+        took_ms=verification.took_ms if verification else None,
         is_clean=report.is_clean if report else None,
         streams=report.streams if report else None,
         events=report.events if report else None,

@@ -26,7 +26,7 @@ class BoardFilter:
 
     def takes(self, line: StoryLine) -> bool:
         """Whether the list shows the story."""
-        wanted = (
+        choices = (
             (self.states, line.state),
             (self.projects, line.project_id),
             (self.epics, line.epic_id),
@@ -34,7 +34,7 @@ class BoardFilter:
             (self.rigors, line.rigor),
         )
         named = f"{line.story_id} {line.title} {' '.join(line.tags)}".casefold()
-        return all(not names or value in names for names, value in wanted) and self.text.casefold() in named
+        return all(not names or value in names for names, value in choices) and self.text.casefold() in named
 
 
 def board_filter(

@@ -147,10 +147,10 @@ async def set_budget(
         raise InvalidInput(f"say in which story this {scope} is: story_id", field="story_id")
     story_id = await require_sight(request, who, StoryId(named))
     sent = SetBudget(scope=scope, id=scope_id, limits=body.limits, note=body.note)
-    found = await desk.command(story_id, sent, principal=who, key=key)
-    if isinstance(found, Pending):
-        url = f"/api/commands/{found.command_id}"
-        view = CommandView(command_id=found.command_id, status="pending", status_url=url)
+    answer = await desk.command(story_id, sent, principal=who, key=key)
+    if isinstance(answer, Pending):
+        url = f"/api/commands/{answer.command_id}"
+        view = CommandView(command_id=answer.command_id, status="pending", status_url=url)
         return JSONResponse(view.model_dump(), status_code=202)
     return JSONResponse(_listed(await _of_story(request, who, budgets, story_id)).model_dump(mode="json"))
 
@@ -166,9 +166,9 @@ async def list_usage(
     """Usage by story, task, council, role, engine, model, kind or day: of one story, or of all that the caller sees."""
     registry: PrincipalRegistry = request.app.state.registry
     key = parse_key(group_by)
-    found = await budgets.rows(story_id, projects=registry.projects_of(who))
+    rows = await budgets.rows(story_id, projects=registry.projects_of(who))
     ids = await sight_of(request).known_ids(who, story_id)
-    sums = sum_usage([row for row in found if _is_seen(row, ids)], by=key)
+    sums = sum_usage([row for row in rows if _is_seen(row, ids)], by=key)
     return UsageList(group_by=group_by, story_id=story_id, items=tuple(UsageSumView(**asdict(one)) for one in sums))
 
 

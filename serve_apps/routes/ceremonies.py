@@ -14,6 +14,18 @@ from fleet.kernel.ids import EntityId, Principal, StoryId
 from fleet.kernel.types import PriorityChange
 from fleet.planning.backlog_review import BacklogReview
 from fleet.planning.project_state import Ceremony
+from fleet.projects.ceremonies import (
+    ApproveCeremonyStory,
+    CancelCeremony,
+    CeremonyCommand,
+    ChooseCeremonyStories,
+    CompleteCeremony,
+    Ids,
+    OpenCeremony,
+    RejectCeremonyStory,
+    StartCeremony,
+    StoriesRequest,
+)
 from serve_apps.requests import Caller, Key
 from serve_apps.routes.projects import Projects, project_command, versioned
 from serve_apps.sight import sees_project, sight_of
@@ -22,7 +34,6 @@ from serve_apps.wire.times import at
 
 ceremony_router = APIRouter(prefix="/api")
 _ONE = "/ceremonies/{ceremony_id}"
-Ids = Annotated[tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=50)]
 Words = Annotated[str, Field(max_length=4000)]
 
 
@@ -30,12 +41,6 @@ class OpenRequest(Wire):
     """Stories that are to be reviewed together."""
 
     project_id: Annotated[str, Field(max_length=80)] = "pr-default"
-    story_ids: Ids
-
-
-class StoriesRequest(Wire):
-    """The stories of a review that has not begun."""
-
     story_ids: Ids
 
 
@@ -107,27 +112,27 @@ class CeremonyView(Wire):
     stories: tuple[ReviewedStory, ...]
 
 
-def _view(project: str, found: Ceremony, said: dict[tuple[str, str], BacklogReview]) -> CeremonyView:
+def _view(project: str, ceremony: Ceremony, said: dict[tuple[str, str], BacklogReview]) -> CeremonyView:
     return CeremonyView(
-        ceremony_id=found.ceremony_id,
+        ceremony_id=ceremony.ceremony_id,
         project_id=project,
-        status=found.status,
-        councils=found.councils,
-        opened_at=at(found.opened_ms),
-        reason=found.reason,
-        stories=tuple(_story(found, story_id, said) for story_id in found.story_ids),
+        status=ceremony.status,
+        councils=ceremony.councils,
+        opened_at=at(ceremony.opened_ms),
+        reason=ceremony.reason,
+        stories=tuple(_story(ceremony, story_id, said) for story_id in ceremony.story_ids),
     )
 
 
-def _story(found: Ceremony, story_id: str, said: dict[tuple[str, str], BacklogReview]) -> ReviewedStory:
-    decided, estimate = found.decisions.get(story_id), found.estimates.get(story_id)
+def _story(ceremony: Ceremony, story_id: str, said: dict[tuple[str, str], BacklogReview]) -> ReviewedStory:
+    decided, estimate = ceremony.decisions.get(story_id), ceremony.estimates.get(story_id)
     return ReviewedStory(
         story_id=story_id,
         result=decided.result if decided else "PENDING",
         reviews=tuple(
-            ReviewView(role=role, review=said.get((story_id, role)), failed=found.reviews[story_id, role].failed)
-            for role in found.councils
-            if (story_id, role) in found.reviews
+            ReviewView(role=role, review=said.get((story_id, role)), failed=ceremony.reviews[story_id, role].failed)
+            for role in ceremony.councils
+            if (story_id, role) in ceremony.reviews
         ),
         estimate=EstimateView(
             points=estimate.points,
@@ -158,13 +163,12 @@ Seen = Annotated[CeremonyView, Depends(_seen)]
 
 
 async def _sent(
-    request: Request, desk: ProjectDesk, who: Principal, key: str, seen: CeremonyView, name: str, body: dict[str, Any]
+    request: Request, desk: ProjectDesk, who: Principal, key: str, seen: CeremonyView, sent: CeremonyCommand
 ) -> Any:
-    wanted = {"ceremony_id": seen.ceremony_id, **body}
-    found = await project_command(request, desk, EntityId(seen.project_id), name, wanted, who, key)
-    if isinstance(found, Response):
-        return found
-    return versioned(_view(*await desk.ceremony(seen.ceremony_id)), found["version"])
+    answer = await project_command(request, desk, EntityId(seen.project_id), sent, who, key)
+    if isinstance(answer, Response):
+        return answer
+    return versioned(_view(*await desk.ceremony(seen.ceremony_id)), answer["version"])
 
 
 @ceremony_router.post(
@@ -175,11 +179,10 @@ async def open_ceremony(request: Request, desk: Projects, who: Caller, key: Key,
     project = EntityId(body.project_id)
     if not project.startswith("pr-") or not sees_project(request, who, project):
         raise NotFound(f"there is no project {project}", project_id=project)
-    wanted = {"story_ids": list(body.story_ids)}
-    found = await project_command(request, desk, project, "open_ceremony", wanted, who, key)
-    if isinstance(found, Response):
-        return found
-    return versioned(_view(*await desk.ceremony(found["ceremony_id"])), found["version"], status=201)
+    answer = await project_command(request, desk, project, OpenCeremony(story_ids=body.story_ids), who, key)
+    if isinstance(answer, Response):
+        return answer
+    return versioned(_view(*await desk.ceremony(answer["ceremony_id"])), answer["version"], status=201)
 
 
 @ceremony_router.get(_ONE, response_model=CeremonyView, operation_id="show_ceremony_api_ceremonies__ceremony_id__get")
@@ -199,8 +202,8 @@ async def choose_stories(
     request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, body: StoriesRequest
 ) -> Any:
     """Give a review that has not begun other stories."""
-    wanted = {"story_ids": list(body.story_ids)}
-    return await _sent(request, desk, who, key, seen, "choose_ceremony_stories", wanted)
+    sent = ChooseCeremonyStories(ceremony_id=seen.ceremony_id, story_ids=body.story_ids)
+    return await _sent(request, desk, who, key, seen, sent)
 
 
 @ceremony_router.post(
@@ -208,7 +211,7 @@ async def choose_stories(
 )
 async def start_ceremony(request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, body: Nothing) -> Any:
     """Have the councils review each story and estimate it."""
-    return await _sent(request, desk, who, key, seen, "start_ceremony", {})
+    return await _sent(request, desk, who, key, seen, StartCeremony(ceremony_id=seen.ceremony_id))
 
 
 @ceremony_router.post(
@@ -220,8 +223,10 @@ async def approve_story(
     request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, story_id: str, body: ApproveRequest
 ) -> Any:
     """Say yes to a story; to one that is ready this is the consent to its scope."""
-    wanted = {"story_id": StoryId(story_id), "approve": True, **body.model_dump(exclude_none=True)}
-    return await _sent(request, desk, who, key, seen, "decide_ceremony_story", wanted)
+    sent = ApproveCeremonyStory(
+        ceremony_id=seen.ceremony_id, story_id=StoryId(story_id), approve=True, **body.model_dump(exclude_none=True)
+    )
+    return await _sent(request, desk, who, key, seen, sent)
 
 
 @ceremony_router.post(
@@ -233,8 +238,10 @@ async def reject_story(
     request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, story_id: str, body: CeremonyReason
 ) -> Any:
     """Say no to a story, with a reason; its reviews stay."""
-    wanted = {"story_id": StoryId(story_id), "approve": False, "reason": body.reason}
-    return await _sent(request, desk, who, key, seen, "decide_ceremony_story", wanted)
+    sent = RejectCeremonyStory(
+        ceremony_id=seen.ceremony_id, story_id=StoryId(story_id), approve=False, reason=body.reason
+    )
+    return await _sent(request, desk, who, key, seen, sent)
 
 
 @ceremony_router.post(
@@ -244,7 +251,7 @@ async def reject_story(
 )
 async def complete_ceremony(request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, body: Nothing) -> Any:
     """End a review whose stories are all decided."""
-    return await _sent(request, desk, who, key, seen, "complete_ceremony", {})
+    return await _sent(request, desk, who, key, seen, CompleteCeremony(ceremony_id=seen.ceremony_id))
 
 
 @ceremony_router.post(
@@ -256,4 +263,5 @@ async def cancel_ceremony(
     request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, body: CeremonyReason
 ) -> Any:
     """Give a review up, with a reason; what was said in it stays on record."""
-    return await _sent(request, desk, who, key, seen, "cancel_ceremony", {"reason": body.reason})
+    sent = CancelCeremony(ceremony_id=seen.ceremony_id, reason=body.reason)
+    return await _sent(request, desk, who, key, seen, sent)

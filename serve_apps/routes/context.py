@@ -94,10 +94,10 @@ class ChangeResult(Wire):
 
 
 def _rehydrator(request: Request, who: Caller) -> Rehydrator:
-    found: Rehydrator | None = request.app.state.rehydrator
-    if found is None:
+    rehydrator: Rehydrator | None = request.app.state.rehydrator
+    if rehydrator is None:
         raise StoreUnavailable("this front has no bundles of context wired")
-    return found
+    return rehydrator
 
 
 Bundles = Annotated[Rehydrator, Depends(_rehydrator)]
@@ -110,8 +110,8 @@ Bundles = Annotated[Rehydrator, Depends(_rehydrator)]
 )
 async def validate_scope(stories: Stories, who: Caller, body: ScopeRequest) -> ScopeVerdict:
     """Whether a role may see exactly these scopes in a phase. Nothing is recorded."""
-    found = check(stories.context, phase=body.phase, role=body.role, provided=body.provided)
-    return ScopeVerdict.model_validate({"allowed": found.allowed, "missing": found.missing, "extra": found.extra})
+    verdict = check(stories.context, phase=body.phase, role=body.role, provided=body.provided)
+    return ScopeVerdict.model_validate({"allowed": verdict.allowed, "missing": verdict.missing, "extra": verdict.extra})
 
 
 @rehydration_router.post(
@@ -127,7 +127,7 @@ async def rehydrate(
     async def cut_of(state: StoryState) -> RowCut | None:
         return await sight_of(request).cut(who, state)
 
-    found = await bundles.build(
+    rehydrated = await bundles.build(
         story_id,
         roles=body.roles,
         timeline=body.timeline_events if body.include_timeline else 0,
@@ -136,22 +136,26 @@ async def rehydrate(
         cut_of=cut_of,
     )
     if body.persist_bundle:
-        await bundles.keep(found, ttl_s=body.ttl_s)
+        await bundles.keep(rehydrated, ttl_s=body.ttl_s)
     language = (await desk.state(story_id)).language
-    return _view(found, kept=body.persist_bundle, blocks=_blocks(request, found.bundle, language))
+    return _view(rehydrated, kept=body.persist_bundle, blocks=_blocks(request, rehydrated.bundle, language))
 
 
 def _blocks(request: Request, bundle: RehydrationBundle, language: str) -> dict[str, BlocksView]:
     texts = {role: canonical_json(pack.model_dump(mode="json")).decode() for role, pack in bundle.packs.items()}
-    found = {role: blocks_of(request, text, role, language) for role, text in texts.items()}
-    return {role: BlocksView(**asdict(blocks)) for role, blocks in found.items() if blocks is not None}
+    parts = {role: blocks_of(request, text, role, language) for role, text in texts.items()}
+    return {role: BlocksView(**asdict(blocks)) for role, blocks in parts.items() if blocks is not None}
 
 
-def _view(found: Rehydrated, *, kept: bool, blocks: dict[str, BlocksView]) -> BundleView:
-    bundle = found.bundle
-    url = f"/api/context/{bundle.story_id}/bundles/{bundle.as_of}/{found.hash}"
+def _view(rehydrated: Rehydrated, *, kept: bool, blocks: dict[str, BlocksView]) -> BundleView:
+    bundle = rehydrated.bundle
+    url = f"/api/context/{bundle.story_id}/bundles/{bundle.as_of}/{rehydrated.hash}"
     return BundleView(
-        bundle=bundle, hash=found.hash, generated_at=at(found.made_ms), kept_at=url if kept else None, blocks=blocks
+        bundle=bundle,
+        hash=rehydrated.hash,
+        generated_at=at(rehydrated.made_ms),
+        kept_at=url if kept else None,
+        blocks=blocks,
     )
 
 

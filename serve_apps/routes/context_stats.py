@@ -91,10 +91,10 @@ class ContextStats(Wire):
 
 
 def _statistics(request: Request, who: Caller) -> ContextStatistics:
-    found: ContextStatistics | None = request.app.state.statistics
-    if found is None:
+    statistics: ContextStatistics | None = request.app.state.statistics
+    if statistics is None:
         raise StoreUnavailable("this front has no figures of context wired")
-    return found
+    return statistics
 
 
 def _projects(
@@ -155,28 +155,28 @@ def _view(report: ContextReport, projects: frozenset[str] | None) -> ContextStat
     )
 
 
-def _cell(role: str, phase: str, found: PackFigures) -> PackCell:
+def _cell(role: str, phase: str, figures: PackFigures) -> PackCell:
     return PackCell(
         role=role,
         phase=phase,
-        packs=found.packs,
-        tokens_median=found.tokens_median,
-        tokens_largest=found.tokens_largest,
-        budget_median=found.budget_median,
-        used=_share(found.used),
-        dropped=found.dropped.total(),
+        packs=figures.packs,
+        tokens_median=figures.tokens_median,
+        tokens_largest=figures.tokens_largest,
+        budget_median=figures.budget_median,
+        used=_share(figures.used),
+        dropped=figures.dropped.total(),
     )
 
 
-def _compression(found: Compression) -> CompressionView:
+def _compression(compression: Compression) -> CompressionView:
     return CompressionView(
-        summaries=found.summaries,
-        tokens_before=found.tokens_before,
-        tokens_after=found.tokens_after,
-        ratio=None if found.ratio is None else _share(found.ratio),
-        recall=None if found.lowest_recall is None else _share(found.lowest_recall),
-        recall_by_class={kind: _share(share) for kind, share in found.recall.items()},
-        targets_missed=found.targets_missed,
+        summaries=compression.summaries,
+        tokens_before=compression.tokens_before,
+        tokens_after=compression.tokens_after,
+        ratio=None if compression.ratio is None else _share(compression.ratio),
+        recall=None if compression.lowest_recall is None else _share(compression.lowest_recall),
+        recall_by_class={kind: _share(share) for kind, share in compression.recall.items()},
+        targets_missed=compression.targets_missed,
     )
 
 
@@ -188,12 +188,12 @@ def _projection(report: ContextReport) -> ProjectionView:
 
 
 def _activity(report: ContextReport) -> PackActivityView:
-    found = report.activity
-    if isinstance(found, Away):
-        return PackActivityView(since=None, queries=None, cache_hit_rate=None, p95_ms=None, away=found.reason)
-    rate = _share(Fraction(found.hits, found.queries)) if found.queries else None
+    activity = report.activity
+    if isinstance(activity, Away):
+        return PackActivityView(since=None, queries=None, cache_hit_rate=None, p95_ms=None, away=activity.reason)
+    rate = _share(Fraction(activity.hits, activity.queries)) if activity.queries else None
     return PackActivityView(
-        since=at(found.since_ms), queries=found.queries, cache_hit_rate=rate, p95_ms=found.p95_ms, away=None
+        since=at(activity.since_ms), queries=activity.queries, cache_hit_rate=rate, p95_ms=activity.p95_ms, away=None
     )
 
 

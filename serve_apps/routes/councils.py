@@ -13,6 +13,7 @@ from fleet.desk.stories import StoryDesk
 from fleet.kernel.errors import NotFound
 from fleet.kernel.ids import Principal, StreamId
 from fleet.owner.council_pools import pools_in_force
+from fleet.projects.platform_commands import RemoveCouncilPool
 from fleet.story.commands.councils import (
     CancelCouncil,
     CouncilAsk,
@@ -69,7 +70,7 @@ async def list_councils(
     cursor: Annotated[str | None, Query(max_length=120)] = None,
 ) -> CouncilLineList:
     """Councils of all stories, or of one: the story's own and those on request."""
-    found = [
+    lines = [
         line
         for line in sorted(await councils.lines(), key=_place)
         if await _sees(request, who, line.state, line.record.opened.council_id)
@@ -77,9 +78,9 @@ async def list_councils(
         and (status is None or line.status == status)
         and (cursor is None or _place(line) > cursor)
     ]
-    page = found[:limit]
+    page = lines[:limit]
     return CouncilLineList(
-        items=tuple(line_view(line) for line in page), next_cursor=_place(page[-1]) if len(found) > limit else None
+        items=tuple(line_view(line) for line in page), next_cursor=_place(page[-1]) if len(lines) > limit else None
     )
 
 
@@ -115,8 +116,8 @@ async def cancel_council(
 ) -> Any:
     """End a council that is at work. A story whose own council it was is parked until a person lets it go on."""
     state = await _seen(request, councils, who, council_id)
-    wanted = CancelCouncil(council_id=council_id, reason=body.reason)
-    sent = await send(request, desk, state.story_id, wanted, who=who, key=key)
+    cancel = CancelCouncil(council_id=council_id, reason=body.reason)
+    sent = await send(request, desk, state.story_id, cancel, who=who, key=key)
     return (
         sent.pending()
         if sent.is_pending
@@ -135,8 +136,8 @@ async def reject_council(
 ) -> Response:
     """Send the outcome of a council on request back: a new one is asked the same, and judged by the reason too."""
     state = await _seen(request, councils, who, council_id)
-    wanted = RejectCouncil(council_id=council_id, reason=body.reason)
-    return _accepted(await send(request, desk, state.story_id, wanted, who=who, key=key))
+    sent = RejectCouncil(council_id=council_id, reason=body.reason)
+    return _accepted(await send(request, desk, state.story_id, sent, who=who, key=key))
 
 
 def _accepted(sent: Sent) -> Response:
@@ -180,11 +181,11 @@ class PoolsView:
     async def one(self, role: str) -> PoolView:
         """That of the role. NotFound."""
         lines = await self.lines()
-        found = next((pool for pool in lines if pool.role == role), None)
-        if found is None:
-            known = [pool.role for pool in lines]
-            raise NotFound(f"there is no pool of role {role[:60]!r}; there are: {', '.join(known)}", allowed=known)
-        return pool_view(found)
+        pool_line = next((pool for pool in lines if pool.role == role), None)
+        if pool_line is None:
+            roles = [pool.role for pool in lines]
+            raise NotFound(f"there is no pool of role {role[:60]!r}; there are: {', '.join(roles)}", allowed=roles)
+        return pool_view(pool_line)
 
 
 def _pools(request: Request, stories: Stories, councils: Councils, fleet: Fleet, who: Caller) -> PoolsView:
@@ -215,8 +216,8 @@ async def show_pool(pools: Pools, role: NamedRole) -> PoolView:
 )
 async def set_pool(request: Request, pools: Pools, who: Caller, key: Key, role: NamedRole, body: PoolRequest) -> Any:
     """Staff the councils of a role that open from here on; those that are open keep their seats."""
-    found = await platform_command(request, pools.fleet, "set_council_pool", body.document(role), who, key)
-    return found if isinstance(found, Response) else await pools.one(role)
+    answer = await platform_command(request, pools.fleet, body.to_command(role), who, key)
+    return answer if isinstance(answer, Response) else await pools.one(role)
 
 
 @council_router.delete(
@@ -224,5 +225,5 @@ async def set_pool(request: Request, pools: Pools, who: Caller, key: Key, role: 
 )
 async def remove_pool(request: Request, pools: Pools, who: Caller, key: Key, role: NamedRole) -> Any:
     """The role has no pool any more, whoever set it: councils that open from here on have the defaults."""
-    found = await platform_command(request, pools.fleet, "remove_council_pool", {"role": role}, who, key)
-    return found if isinstance(found, Response) else PoolRemoved(role=role, version=found["version"])
+    answer = await platform_command(request, pools.fleet, RemoveCouncilPool(role=role), who, key)
+    return answer if isinstance(answer, Response) else PoolRemoved(role=role, version=answer["version"])

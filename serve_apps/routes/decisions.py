@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from fleet.context.row_cut import RowCut
 from fleet.desk.decisions import DecisionDesk, GraphRows
 from fleet.desk.planning import PlanningDesk
-from fleet.kernel.errors import NotFound, StoreUnavailable
+from fleet.kernel.errors import InvalidInput, NotFound, StoreUnavailable
 from fleet.kernel.ids import Principal, StoryId, StreamId, derive_id
 from fleet.kernel.types import ReasonRequest
 from fleet.story.commands.command import StoryCommand
@@ -78,7 +78,7 @@ async def critical_decisions(
     request: Request, decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
 ) -> CriticalList:
     """The decisions of the adopted plan, those first that most hangs on."""
-    await desk.state(story_id)
+    _require_recorded(await desk.state(story_id), min_version)
     found = await decisions.critical(story_id, min_version=min_version)
     return critical_list(await _seen(request, who, story_id, found))
 
@@ -92,7 +92,7 @@ async def decision_cycles(
     request: Request, decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
 ) -> CycleList:
     """Proposed and accepted decisions that depend on each other in a circle."""
-    await desk.state(story_id)
+    _require_recorded(await desk.state(story_id), min_version)
     found = await decisions.cycles(story_id, min_version=min_version)
     return cycle_list(await _seen(request, who, story_id, found))
 
@@ -111,6 +111,16 @@ async def _page(
     by = found.superseded[1].by_decision_id if found.superseded else None
     superseded = found.superseded if by in state.decisions else None
     return decision_page(replace(found, supersedes=supersedes, superseded=superseded))
+
+
+def _require_recorded(state: StoryState, min_version: int) -> None:
+    """Returns when the story has come to this version: what is beyond its log nobody need wait for."""
+    if min_version > state.version:
+        raise InvalidInput(
+            f"min_version is {min_version}, and the story is at version {state.version}: name one that an answer had",
+            field="min_version",
+            version=state.version,
+        )
 
 
 async def _seen(request: Request, who: Principal, story_id: StoryId, found: GraphRows) -> GraphRows:
@@ -138,6 +148,7 @@ async def decision_impact(
 ) -> Impact:
     """Dependent decisions, tasks that they affect, and files, criteria and runs of those tasks."""
     state, decision = named
+    _require_recorded(state, min_version)
     found = await decisions.impact(state, decision, depth=depth, min_version=min_version)
     return impact(decision.proposed.decision_id, await _seen(request, who, state.story_id, found))
 

@@ -14,6 +14,7 @@ from fleet.kernel.errors import NotFound, PolicyDenied
 from fleet.kernel.ids import EntityId, Principal
 from fleet.kernel.types import Reason
 from fleet.planning.platform_state import StandingDelegation
+from fleet.projects.platform_commands import GrantDelegation, RevokeDelegation
 from serve_apps.requests import Caller, Key, require_one_of
 from serve_apps.routes.fleet_state import Fleet, platform_command
 from serve_apps.routes.projects import Projects
@@ -68,8 +69,8 @@ class DelegationList(Wire):
 async def list_delegations(request: Request, fleet: Fleet, who: Caller) -> DelegationList:
     """The delegations that concern projects of the caller, those that are over too."""
     _require_grantor(request, who)
-    found = [one for one in (await fleet.state()).delegations.values() if _concerns(request, who, one)]
-    return DelegationList(items=tuple(_view(one, fleet.now_ms) for one in found))
+    delegations = [one for one in (await fleet.state()).delegations.values() if _concerns(request, who, one)]
+    return DelegationList(items=tuple(_view(one, fleet.now_ms) for one in delegations))
 
 
 @delegation_router.post(
@@ -86,9 +87,9 @@ async def grant_delegation(
     for name in body.projects:
         require_project(request, who, name)
         await projects.project(EntityId(name))
-    wanted = {**body.model_dump(mode="json"), "valid_until": _ms(body.valid_until)}
-    found = await platform_command(request, fleet, "grant_delegation", wanted, who, key)
-    return found if isinstance(found, Response) else await _shown(fleet, found["delegation_id"], status=201)
+    sent = GrantDelegation(**{**body.model_dump(), "valid_until": _ms(body.valid_until)})
+    answer = await platform_command(request, fleet, sent, who, key)
+    return answer if isinstance(answer, Response) else await _shown(fleet, answer["delegation_id"], status=201)
 
 
 @delegation_router.delete(
@@ -106,12 +107,12 @@ async def revoke_delegation(
 ) -> Any:
     """Take a delegation back. Gates that wait from here on wait for a person, in stories under way too."""
     _require_grantor(request, who)
-    known = (await fleet.state()).delegations.get(delegation_id)
-    if known is None or not _concerns(request, who, known):
+    delegation = (await fleet.state()).delegations.get(delegation_id)
+    if delegation is None or not _concerns(request, who, delegation):
         raise NotFound(f"there is no delegation {delegation_id[:80]!r}", delegation_id=delegation_id[:80])
-    wanted = {"delegation_id": delegation_id, "reason": reason}
-    found = await platform_command(request, fleet, "revoke_delegation", wanted, who, key)
-    return found if isinstance(found, Response) else await _shown(fleet, delegation_id)
+    sent = RevokeDelegation(delegation_id=delegation_id, reason=reason)
+    answer = await platform_command(request, fleet, sent, who, key)
+    return answer if isinstance(answer, Response) else await _shown(fleet, delegation_id)
 
 
 def _require_grantor(request: Request, who: Principal) -> None:

@@ -80,8 +80,8 @@ Environments = Annotated[DeploymentDesk, Depends(_desk)]
 )
 async def list_environments(request: Request, desk: Environments, who: Caller) -> EnvironmentList:
     """What runs in each environment, since when, of which story, and whether it answers; for devops and admins."""
-    found = await desk.environments()
-    return EnvironmentList(items=tuple(_view(request, who, one) for one in found if _is_seen(request, who, one)))
+    environments = await desk.environments()
+    return EnvironmentList(items=tuple(_view(request, who, one) for one in environments if _is_seen(request, who, one)))
 
 
 @environment_router.post(
@@ -114,12 +114,12 @@ async def _ended(
     if not sees_project(request, who, await desk.project_of(name, body.revision)):
         raise NotFound(f"no story deployed {body.revision!r} to {name}", revision=body.revision)
     trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
-    found = await desk.end(
+    answer = await desk.end(
         name, action, revision=body.revision, reason=body.reason, principal=who, key=key, trace_id=trace_id
     )
-    if isinstance(found, Pending):
-        url = f"/api/commands/{found.command_id}"
-        view = CommandView(command_id=found.command_id, status="pending", status_url=url)
+    if isinstance(answer, Pending):
+        url = f"/api/commands/{answer.command_id}"
+        view = CommandView(command_id=answer.command_id, status="pending", status_url=url)
         return JSONResponse(view.model_dump(), status_code=202, headers={"Location": url})
     return _view(request, who, await desk.environment(name))
 

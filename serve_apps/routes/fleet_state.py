@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
 
 from fleet.desk.planning import Pending
 from fleet.desk.platform import PlatformDesk
 from fleet.desk.principals import PrincipalRegistry
 from fleet.kernel.errors import PolicyDenied, StoreUnavailable
 from fleet.kernel.ids import EntityId, Principal
-from fleet.kernel.types import NoteRequest, ReasonRequest
 from fleet.planning.platform_state import FleetPause, PlatformState
-from serve_apps.requests import Caller, Key, require_one_of
+from fleet.projects.platform_commands import (
+    AnyPlatformCommand,
+    PauseFleet,
+    PauseRequest,
+    ResumeFleet,
+    ResumeRequest,
+)
+from fleet.trees.port import DiskKind
+from serve_apps.requests import Caller, Key, Tools, require_one_of
 from serve_apps.routes.projects import Projects
 from serve_apps.sight import require_project, sees_project
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
@@ -23,20 +30,6 @@ from serve_apps.wire.story import CommandView, Wire
 from serve_apps.wire.times import at
 
 fleet_router = APIRouter(prefix="/api")
-
-ProjectName = Annotated[str | None, Field(max_length=80)]
-
-
-class PauseRequest(ReasonRequest):
-    """Hold everything back, or the stories of one project."""
-
-    project_id: ProjectName = None
-
-
-class ResumeRequest(NoteRequest):
-    """Let everything go on, or the stories of one project."""
-
-    project_id: ProjectName = None
 
 
 class PauseView(Wire):
@@ -60,6 +53,25 @@ class FleetView(Wire):
     """Projects that are paused by themselves, of those that the caller sees."""
 
 
+class DiskUseView(Wire):
+    """What one kind of things takes on the disk of one node; bytes as the disk counts them."""
+
+    node: str
+    kind: DiskKind
+    used_bytes: int
+    held_bytes: int
+    """In use now, or the only copy of what is on record: never evicted."""
+    count: int
+    limit_bytes: int | None
+    """Null: no limit."""
+
+
+class FleetDiskView(Wire):
+    """What the fleet has on the disks of its nodes."""
+
+    items: tuple[DiskUseView, ...]
+
+
 def _fleet(request: Request, who: Caller) -> PlatformDesk:
     desk: PlatformDesk | None = request.app.state.platform
     if desk is None:
@@ -76,13 +88,21 @@ async def show_fleet(request: Request, fleet: Fleet, who: Caller) -> FleetView:
     return _view(request, who, await fleet.state())
 
 
+@fleet_router.get("/fleet/disk", response_model=FleetDiskView, operation_id="show_disk_api_fleet_disk_get")
+async def show_disk(request: Request, tools: Tools, who: Caller) -> FleetDiskView:
+    """What bases and folders of work sessions, toolchains and blobs take on each node, and what they may take."""
+    require_one_of(request, who, "admin")
+    disk = (await tools.health()).disk
+    return FleetDiskView(items=tuple(DiskUseView.model_validate(asdict(use)) for use in disk))
+
+
 @fleet_router.post("/fleet/pause", response_model=FleetView, operation_id="pause_fleet_api_fleet_pause_post")
 async def pause_fleet(
     request: Request, fleet: Fleet, projects: Projects, who: Caller, key: Key, body: PauseRequest
 ) -> Any:
     """No step starts from here on, in any story or in those of a project; what runs may end."""
-    wanted = {"reason": body.reason, "project_id": await _scope(request, projects, who, body.project_id)}
-    return await _done(request, fleet, "pause_fleet", wanted, who, key)
+    project = await _scope(request, projects, who, body.project_id)
+    return await _done(request, fleet, PauseFleet(reason=body.reason, project_id=project), who, key)
 
 
 @fleet_router.post("/fleet/resume", response_model=FleetView, operation_id="resume_fleet_api_fleet_resume_post")
@@ -90,8 +110,8 @@ async def resume_fleet(
     request: Request, fleet: Fleet, projects: Projects, who: Caller, key: Key, body: ResumeRequest
 ) -> Any:
     """Stories go on where they stood."""
-    wanted = {"note": body.note, "project_id": await _scope(request, projects, who, body.project_id)}
-    return await _done(request, fleet, "resume_fleet", wanted, who, key)
+    project = await _scope(request, projects, who, body.project_id)
+    return await _done(request, fleet, ResumeFleet(note=body.note, project_id=project), who, key)
 
 
 async def _scope(request: Request, projects: Projects, who: Principal, project_id: str | None) -> str | None:
@@ -108,23 +128,23 @@ async def _scope(request: Request, projects: Projects, who: Principal, project_i
 
 
 async def _done(
-    request: Request, fleet: PlatformDesk, name: str, body: dict[str, Any], who: Principal, key: str
+    request: Request, fleet: PlatformDesk, sent: AnyPlatformCommand, who: Principal, key: str
 ) -> Response | FleetView:
-    found = await platform_command(request, fleet, name, body, who, key)
-    return found if isinstance(found, Response) else _view(request, who, await fleet.state())
+    answer = await platform_command(request, fleet, sent, who, key)
+    return answer if isinstance(answer, Response) else _view(request, who, await fleet.state())
 
 
 async def platform_command(
-    request: Request, fleet: PlatformDesk, name: str, body: dict[str, Any], who: Principal, key: str
+    request: Request, fleet: PlatformDesk, sent: AnyPlatformCommand, who: Principal, key: str
 ) -> dict[str, Any] | Response:
     """The result of a command, or the answer that says where it can be asked for (AP-4)."""
     trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
-    found = await fleet.command(name, body, principal=who, key=key, trace_id=trace_id)
-    if isinstance(found, Pending):
-        url = f"/api/commands/{found.command_id}"
-        view = CommandView(command_id=found.command_id, status="pending", status_url=url)
+    answer = await fleet.command(sent, principal=who, key=key, trace_id=trace_id)
+    if isinstance(answer, Pending):
+        url = f"/api/commands/{answer.command_id}"
+        view = CommandView(command_id=answer.command_id, status="pending", status_url=url)
         return JSONResponse(view.model_dump(), status_code=202, headers={"Location": url})
-    return found
+    return answer
 
 
 def _view(request: Request, who: Principal, state: PlatformState) -> FleetView:

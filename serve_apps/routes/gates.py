@@ -153,14 +153,14 @@ async def list_approvals(
     cursor: Annotated[str | None, Query(max_length=120)] = None,
 ) -> ApprovalList:
     """Gates of all stories, or of one, with everything needed to decide."""
-    found = [
+    pending = [
         (state, approval)
         for state, approval in await gates.find(status=status, role=role, story_id=story)
         if (cursor is None or _place(approval) > cursor) and await _sees(request, who, state, approval)
     ]
-    page = found[:limit]
+    page = pending[:limit]
     cards = [await _card(request, gates, who, state, approval) for state, approval in page]
-    return ApprovalList(items=tuple(cards), next_cursor=_place(page[-1][1]) if len(found) > limit else None)
+    return ApprovalList(items=tuple(cards), next_cursor=_place(page[-1][1]) if len(pending) > limit else None)
 
 
 def _place(approval: Approval) -> str:
@@ -190,8 +190,8 @@ async def _card(
     request: Request, gates: GateDesk, who: Principal, state: StoryState, approval: Approval
 ) -> ApprovalCard:
     cut = None if approval.request.role in _roles(request, who) else await sight_of(request).cut(who, state)
-    found = await gates.card(state if cut is None else cut.state(state), approval)
-    view = card_view(found, roles=_roles(request, who))
+    card = await gates.card(state if cut is None else cut.state(state), approval)
+    view = card_view(card, roles=_roles(request, who))
     # What was recorded with a request about all of a story tells of all of it.
     is_own = cut is None or approval.request.subject.id in cut.rows.shown
     return view if is_own else view.model_copy(update={"card": {}})
@@ -260,19 +260,19 @@ def _roles(request: Request, who: Principal) -> frozenset[str]:
     return request.app.state.registry.roles_of(who)
 
 
-def card_view(found: GateCard, *, roles: frozenset[str]) -> ApprovalCard:
+def card_view(card: GateCard, *, roles: frozenset[str]) -> ApprovalCard:
     """The wire form of an approval."""
-    approval, state, request = found.approval, found.state, found.approval.request
-    grant, score = approval.grant, found.score
+    approval, state, request = card.approval, card.state, card.approval.request
+    grant, score = approval.grant, card.score
     return ApprovalCard(
         approval_id=request.approval_id,
         gate=request.gate,
         role=request.role,
         actor=request.actor,
-        status=found.status,  # pyright: ignore[reportArgumentType]
+        status=card.status,  # pyright: ignore[reportArgumentType]
         risk=request.risk,
         attempt=request.attempt,
-        requested_at=at(found.requested_ms),
+        requested_at=at(card.requested_ms),
         expires_at=at(request.expires_at),
         requested_by=request.requested_by,
         decided_by=grant.principal if grant else None,
@@ -289,11 +289,11 @@ def card_view(found: GateCard, *, roles: frozenset[str]) -> ApprovalCard:
             disposition=state.disposition,
             version=state.version,
         ),
-        task_title=found.task_title,
+        task_title=card.task_title,
         subject=GateSubject(kind=request.subject.kind, id=request.subject.id, digest=request.subject.digest),
-        diff=GateDiff(old=found.base if found.tree else None, new=found.tree, files=found.files),
-        commit=found.commit,
-        tests=found.report.summary if found.report else None,
+        diff=GateDiff(old=card.base if card.tree else None, new=card.tree, files=card.files),
+        commit=card.commit,
+        tests=card.report.summary if card.report else None,
         verdict=GateVerdict(
             score=score.score,
             verdict=score.verdict,
@@ -303,18 +303,18 @@ def card_view(found: GateCard, *, roles: frozenset[str]) -> ApprovalCard:
         )
         if score
         else None,
-        findings=found.findings,
-        councils=tuple(GateCouncilView(council=c.summary, minority_report=c.minority) for c in found.councils),
-        feedback=found.feedback,
+        findings=card.findings,
+        councils=tuple(GateCouncilView(council=c.summary, minority_report=c.minority) for c in card.councils),
+        feedback=card.feedback,
         cost=GateCost(
-            tokens=found.cost.tokens,
-            calls=found.cost.calls,
-            gpu_ms=found.cost.gpu_ms,
-            cost_microusd=found.cost.cost_microusd,
-            unpriced_tokens=found.cost.unpriced_tokens,
+            tokens=card.cost.tokens,
+            calls=card.cost.calls,
+            gpu_ms=card.cost.gpu_ms,
+            cost_microusd=card.cost.cost_microusd,
+            unpriced_tokens=card.cost.unpriced_tokens,
         ),
-        card=found.card,
-        can_decide=found.status == "requested" and request.role in roles,
+        card=card.card,
+        can_decide=card.status == "requested" and request.role in roles,
     )
 
 

@@ -87,10 +87,10 @@ def build_gateway(
         parts: what else people read; what is missing of it is answered with `store_unavailable`.
     """
 
-    found = parts or FrontParts()
-    roles = found.config.roles.roles if found.config is not None else {}
+    given = parts or FrontParts()
+    roles = given.config.roles.roles if given.config is not None else {}
     rows = RowRules(lambda: desk.fsm, roles, lambda who: registry.epics_of(who))
-    sight = Sight(registry, desk, rows, found.platform, override_s=settings.incident_override_s)
+    sight = Sight(registry, desk, rows, given.platform, override_s=settings.incident_override_s)
     mcp = McpFront(desk, registry, tools, sight=sight)
 
     @asynccontextmanager
@@ -99,8 +99,8 @@ def build_gateway(
             async with mcp.run():
                 yield
         finally:
-            if found.close is not None:
-                await found.close()
+            if given.close is not None:
+                await given.close()
 
     app = FastAPI(
         title="SWE Fleet",
@@ -114,13 +114,13 @@ def build_gateway(
     )
     app.state.desk, app.state.registry, app.state.settings, app.state.tools = desk, registry, settings, tools
     app.state.budgets, app.state.sight = budgets, sight
-    app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
-    app.state.letters, app.state.projects = found.letters, found.projects
-    app.state.statistics, app.state.decisions = found.statistics, found.decisions
-    app.state.rehydrator, app.state.deployments = found.rehydrator, found.deployments
-    app.state.statistics, app.state.config, app.state.platform = found.statistics, found.config, found.platform
-    app.state.figures, app.state.consumers = found.figures, found.consumers
-    app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
+    app.state.stories, app.state.gates, app.state.coach = given.stories, given.gates, given.coach
+    app.state.letters, app.state.projects = given.letters, given.projects
+    app.state.statistics, app.state.decisions = given.statistics, given.decisions
+    app.state.rehydrator, app.state.deployments = given.rehydrator, given.deployments
+    app.state.statistics, app.state.config, app.state.platform = given.statistics, given.config, given.platform
+    app.state.figures, app.state.consumers = given.figures, given.consumers
+    app.state.audit, app.state.rates = given.audit, PrincipalRates(settings.rate, given.clock) if given.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(HTTPException, http_problem)  # pyright: ignore[reportArgumentType]
@@ -177,8 +177,8 @@ def _story_routes(router: APIRouter) -> None:
         """Stories by id, a page at a time; filters are all to be met."""
         sight = sight_of(request)
         survey = await desk.survey()
-        found = [state for state in survey.states if sight.sees_story(who, state)]
-        seen = [desk.line(sight.outlined(who, state)) for state in found]
+        states = [state for state in survey.states if sight.sees_story(who, state)]
+        seen = [desk.line(sight.outlined(who, state)) for state in states]
         lines = [line for line in seen if choice.takes(line) and (cursor is None or line.story_id > cursor)]
         following = lines[limit - 1].story_id if len(lines) > limit else None
         damaged = damaged_views(survey) if sight.sees_everything(who) else ()
@@ -234,7 +234,7 @@ def _command_routes(router: APIRouter) -> None:
         One story begins at its first event, several and projects at the present; `after=0` begins at the first.
         """
         settings: ServeSettings = request.app.state.settings
-        wanted, heartbeat_s = _event_types(types), settings.heartbeat_s
+        event_types, heartbeat_s = _event_types(types), settings.heartbeat_s
         named = [await require_sight(request, who, StoryId(one)) for one in dict.fromkeys(story_id or ())]
         for one in named:
             await desk.events(one, limit=1)
@@ -243,7 +243,7 @@ def _command_routes(router: APIRouter) -> None:
         if len(named) == 1 and not project_id:
             start = resume_point(named[0], last_event_id or after)
             frames = event_frames(
-                desk, named[0], after=start, heartbeat_s=heartbeat_s, types=wanted, choice=choice, backlog=backlog
+                desk, named[0], after=start, heartbeat_s=heartbeat_s, types=event_types, choice=choice, backlog=backlog
             )
             return event_stream(frames, let_go=backlog.overflowed)
         if not named and not project_id:
@@ -251,7 +251,7 @@ def _command_routes(router: APIRouter) -> None:
         for project in project_id or ():
             require_project(request, who, project)
         reached = await start_of(desk, choice, last_event_id or after)
-        several = many_frames(desk, choice, after=reached, heartbeat_s=heartbeat_s, types=wanted, backlog=backlog)
+        several = many_frames(desk, choice, after=reached, heartbeat_s=heartbeat_s, types=event_types, backlog=backlog)
         return event_stream(several, let_go=backlog.overflowed)
 
     @router.get("/api/events", response_model=EventList, operation_id="history_api_events_get")
@@ -265,10 +265,10 @@ def _command_routes(router: APIRouter) -> None:
     ) -> EventList:
         """The events of a story behind a version; `stream` is its id."""
         story = await require_sight(request, who, StoryId(stream.removeprefix("story:")))
-        found = await desk.events(story, after=after, limit=limit)
-        seen = await sight_of(request).events(who, await desk.state(story), found)
+        events = await desk.events(story, after=after, limit=limit)
+        seen = await sight_of(request).events(who, await desk.state(story), events)
         items = tuple(published(event) for event in seen)
-        return EventList(items=items, next_after=found[-1].version if len(found) == limit else None)
+        return EventList(items=items, next_after=events[-1].version if len(events) == limit else None)
 
 
 def _event_types(names: list[str] | None) -> frozenset[str]:

@@ -129,10 +129,10 @@ class RoleList(Wire):
 
 
 def _config(request: Request, who: Caller) -> ConfigInForce:
-    found: ConfigInForce | None = request.app.state.config
-    if found is None:
+    config: ConfigInForce | None = request.app.state.config
+    if config is None:
         raise StoreUnavailable("this front has no configuration wired")
-    return found
+    return config
 
 
 Config = Annotated[ConfigInForce, Depends(_config)]

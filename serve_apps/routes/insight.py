@@ -88,12 +88,12 @@ async def _suite(stories: StoryDesk, story_id: StoryId, event: StoredEvent, payl
     except (ArtifactNotFound, ValidationError):
         report = None
     sections = [s for s in (report.unit, report.e2e) if s is not None] if report is not None else []
-    known = frozenset(name for section in sections for name in section.known_failing)
+    failing = frozenset(name for section in sections for name in section.known_failing)
     cases = {f.id: CaseResult("failed", f.message) for section in sections for f in section.failures}
     for junit in [file for section in sections for file in (section.junit, section.preview) if file is not None]:
         cases |= await _cases(stories, junit)
     is_whole = report is not None and report.unit is not None and report.unit.junit is not None
-    return SuiteReport(event.version, event.ts_ms, payload.tree_digest, payload.task_id, cases, known, is_whole)
+    return SuiteReport(event.version, event.ts_ms, payload.tree_digest, payload.task_id, cases, failing, is_whole)
 
 
 async def _cases(stories: StoryDesk, junit: Digest) -> dict[str, CaseResult]:
@@ -135,10 +135,10 @@ async def timeline_of_project(
     limit: Annotated[int, Query(ge=1, le=500)] = 200,
 ) -> ProjectTimeline:
     """Milestones of all stories of a project, the newest first."""
-    found = await _project(request, stories, who, project_id, days)
+    stories_of = await _project(request, stories, who, project_id, days)
     rows = [
         (event, milestone(state, event, describe(payload)))
-        for state, events in found
+        for state, events in stories_of
         for event, payload in await _cut(request, who, state, events)
         if event.type in MILESTONES
     ]
@@ -159,10 +159,10 @@ async def metrics_of_project(
 
     Of what the caller sees of them alone.
     """
-    found = await _project(request, stories, who, project_id, days)
-    titles = {str(state.story_id): state.content.title for state, _ in found}
-    seen = [(str(state.story_id), await _cut(request, who, state, events)) for state, events in found]
-    figures = project_figures(seen)
+    stories_of = await _project(request, stories, who, project_id, days)
+    titles = {str(state.story_id): state.content.title for state, _ in stories_of}
+    seen = [(str(state.story_id), await _cut(request, who, state, events)) for state, events in stories_of]
+    figures = project_figures(seen, now_ms=stories.now_ms)
     return project_metrics(project_id, days, figures, titles)
 
 
@@ -184,8 +184,8 @@ async def _project(
     mine = [state for state in mine if sight_of(request).sees_story(who, state)]
     newest = sorted(mine, key=lambda state: (-state.created_ms, state.story_id))[:MAX_STORIES]
     since_ms = stories.now_ms - days * _DAY_MS
-    found = [(state, await _history(stories, state)) for state in newest]
-    return [(state, events) for state, events in found if events and events[-1][0].ts_ms >= since_ms]
+    histories = [(state, await _history(stories, state)) for state in newest]
+    return [(state, events) for state, events in histories if events and events[-1][0].ts_ms >= since_ms]
 
 
 async def _history(stories: StoryDesk, state: StoryState) -> _History:

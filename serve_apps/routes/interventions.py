@@ -8,9 +8,9 @@ from fastapi import APIRouter, Header, Request, Response
 
 from fleet.kernel.errors import InvalidInput, PreconditionRequired
 from fleet.kernel.ids import Principal, StoryId, derive_id
-from fleet.kernel.types import NoteRequest, ReasonRequest
+from fleet.kernel.types import NoteRequest, ReasonRequest, WaivableDimension
 from fleet.story.commands.catalogue import parse_command
-from fleet.story.commands.gates import FireEvent, TransitionRequest
+from fleet.story.commands.gates import FireEvent, TransitionRequest, WaiveCriterion
 from fleet.story.commands.interventions import (
     ArchiveStory,
     Cancel,
@@ -33,12 +33,13 @@ from fleet.story.commands.text import (
     RigorRequest,
     SetRigor,
 )
-from serve_apps.commanding import answered
+from fleet.story.commands.waivers import WaiveDimension, WaiveRequest
+from serve_apps.commanding import answered, send, shown, view_of
 from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, check_role
 from serve_apps.sessions.routes import session_router
-from serve_apps.sight import require_project
+from serve_apps.sight import require_project, sight_of
 from serve_apps.wire.intervention import EditRequest
-from serve_apps.wire.story import StoryView
+from serve_apps.wire.story import StartedView, StoryView, beside_view
 
 intervention_router = APIRouter(prefix="/api")
 intervention_router.include_router(session_router)
@@ -142,6 +143,38 @@ async def unpark_story(request: Request, desk: Desk, who: Caller, key: Key, stor
 
 
 @intervention_router.post(
+    _STORY + "/criteria/{ac_id}/waive",
+    response_model=StoryView,
+    operation_id="waive_criterion_api_planner_stories__story_id__criteria__ac_id__waive_post",
+)
+async def waive_criterion(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, ac_id: str, body: ReasonRequest
+) -> Any:
+    """Let a criterion pass although no test shows it: a person in role po or qa, by the criterion's id."""
+    sent = WaiveCriterion(ac_id=ac_id, reason=body.reason)
+    return await answered(request, desk, story_id, sent, who=who, key=key)
+
+
+@intervention_router.post(
+    _STORY + "/dimensions/{dimension}/waive",
+    response_model=StoryView,
+    operation_id="waive_dimension_api_planner_stories__story_id__dimensions__dimension__waive_post",
+)
+async def waive_dimension(
+    request: Request,
+    desk: Desk,
+    who: Caller,
+    key: Key,
+    story_id: Story,
+    dimension: WaivableDimension,
+    body: WaiveRequest,
+) -> Any:
+    """Take one dimension out of the story's score until the waiver expires: a person in role qa."""
+    sent = WaiveDimension(dimension=dimension, **body.model_dump(exclude_unset=True))
+    return await answered(request, desk, story_id, sent, who=who, key=key)
+
+
+@intervention_router.post(
     _STORY + "/restore",
     response_model=StoryView,
     operation_id="restore_story_api_planner_stories__story_id__restore_post",
@@ -163,9 +196,9 @@ async def ask_question(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: QuestionRequest
 ) -> Any:
     """Ask something about the story; a blocking question holds its design gate."""
-    wanted = body.model_dump(mode="json")
+    fields = body.model_dump(mode="json")
     return await answered(
-        request, desk, story_id, parse_command("ask_question", wanted), who=who, key=key, created=True
+        request, desk, story_id, parse_command("ask_question", fields), who=who, key=key, created=True
     )
 
 
@@ -197,14 +230,23 @@ async def resolve_step(
 
 @intervention_router.post(
     "/planner/stories/{story_id}/start",
-    response_model=StoryView,
+    response_model=StartedView,
     operation_id="start_story_api_planner_stories__story_id__start_post",
 )
 async def start_story(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: StartRequest
 ) -> Response:
-    """Start the work on a story (the HTTP form of `fleet run`)."""
-    return await answered(request, desk, story_id, StartStory(**body.model_dump()), who=who, key=key)
+    """Start the work on a story (the HTTP form of `fleet run`).
+
+    `beside` names the other stories at work on the same repository, and what each of them holds.
+    """
+    came = await send(request, desk, story_id, StartStory(**body.model_dump()), who=who, key=key)
+    if came.is_pending:
+        return came.pending()
+    view, sight = await view_of(request, desk, came.story_id, who=who), sight_of(request)
+    beside = [other for other in await desk.beside(came.story_id) if sight.sees_story(who, other.state)]
+    told = {"redactions": came.redactions, "beside": tuple(beside_view(other) for other in beside)}
+    return shown(StartedView(**(dict(view) | told)))
 
 
 @intervention_router.post(

@@ -12,6 +12,7 @@ from fleet.desk.principals import PrincipalRegistry
 from fleet.kernel.errors import PolicyDenied, StoryNotFound
 from fleet.kernel.ids import Principal, StoryId, StreamId
 from fleet.kernel.types import ReasonRequest
+from fleet.projects.platform_commands import AcceptLoss
 from serve_apps.requests import Caller, Key, require_one_of
 from serve_apps.routes.fleet_state import Fleet, platform_command
 from serve_apps.sight import require_project, sees_project, sight_of
@@ -61,9 +62,9 @@ async def accept_loss(
     `stream` is `story:<id>`, `project:<id>`, `platform:main`, or the id of a story. Restore a newer log
     if there is one.
     """
-    wanted = {"stream": await _stream(request, who, stream), "reason": body.reason}
-    found = await platform_command(request, fleet, "accept_loss", wanted, who, key)
-    return found if isinstance(found, Response) else _view(found)
+    sent = AcceptLoss(stream=await _stream(request, who, stream), reason=body.reason)
+    answer = await platform_command(request, fleet, sent, who, key)
+    return answer if isinstance(answer, Response) else _view(answer)
 
 
 async def _stream(request: Request, who: Principal, name: str) -> StreamId:
@@ -85,11 +86,11 @@ async def _stream(request: Request, who: Principal, name: str) -> StreamId:
     return stream
 
 
-def _view(found: dict[str, Any]) -> LossView:
-    loss = Loss.model_validate(found["loss"])
+def _view(answer: dict[str, Any]) -> LossView:
+    loss = Loss.model_validate(answer["loss"])
     return LossView(
         stream=loss.stream,
-        is_new=found["is_new"],
+        is_new=answer["is_new"],
         lost=loss.lost,
         attested=loss.attested.version,
         kept=loss.kept.version,

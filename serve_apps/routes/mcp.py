@@ -254,11 +254,11 @@ class McpFront:
         page = await self._tasks.logs(
             args.run_id, principal=who, story_id=args.story_id, after=after, limit=args.limit, wait_s=args.wait_s
         )
-        found = log_list(page, after=after).model_dump()
+        listed = log_list(page, after=after).model_dump()
         if page.is_over:
             result = await self._tasks.await_result(args.run_id, principal=who, story_id=args.story_id, timeout_s=5)
-            found["status"] = result.status if result.status in FINAL_STATUSES else None
-        return found
+            listed["status"] = result.status if result.status in FINAL_STATUSES else None
+        return listed
 
     async def _copy(self, args: _CopyArtifacts, who: Principal) -> Any:
         return artifact_list(
@@ -291,10 +291,10 @@ class McpFront:
         return invocation_view(await self._tools.invoke(args.session_id, call, principal=who, key=key))
 
     async def _invocation(self, args: _OfInvocation, who: Principal) -> Any:
-        found = await self._tools.invocation(
+        invocation = await self._tools.invocation(
             args.invocation_id, principal=who, story_id=args.story_id, wait_s=args.wait_s
         )
-        return invocation_view(found)
+        return invocation_view(invocation)
 
     async def _stories(self, args: _ListStories, who: Principal) -> Any:
         survey, sight = await self._desk.survey(), self._sight
@@ -309,8 +309,8 @@ class McpFront:
         return story_view(state, self._desk.waiting_for(state))
 
     async def _events(self, args: _StoryEvents, who: Principal) -> Any:
-        found = await self._desk.events(args.story_id, after=args.after, limit=args.limit)
-        seen = await self._sight.events(who, await self._desk.state(args.story_id), found)
+        events = await self._desk.events(args.story_id, after=args.after, limit=args.limit)
+        seen = await self._sight.events(who, await self._desk.state(args.story_id), events)
         return {"items": [published(event) for event in seen]}
 
 
@@ -323,6 +323,6 @@ def _result(document: Any, *, is_error: bool = False) -> CallToolResult:
 
 
 def _invalid(error: ValidationError) -> InvalidInput:
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    problems = [{"pointer": "/" + "/".join(map(str, e["loc"])), "code": e["type"], "message": e["msg"]} for e in found]
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    problems = [{"pointer": "/" + "/".join(map(str, e["loc"])), "code": e["type"], "message": e["msg"]} for e in errors]
     return InvalidInput("; ".join(f"{p['pointer']}: {p['message']}" for p in problems), problems=problems)

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request, Response
 
 from fleet.config.settings import ServeSettings
 from fleet.kernel.errors import NotFound, PolicyDenied
-from fleet.telemetry.exposition import EXPOSITION_TYPE
 
 metrics_router = APIRouter()
 
+_TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
@@ -32,7 +32,7 @@ async def metrics(request: Request) -> Response:
     _require_listed(request, settings)
     if figures is None:
         raise NotFound("this front keeps no figures")
-    return Response(figures.text(), media_type=EXPOSITION_TYPE, headers={"Cache-Control": "no-store"})
+    return Response(figures.text(), media_type=_TEXT_FORMAT, headers={"Cache-Control": "no-store"})
 
 
 def _require_listed(request: Request, settings: ServeSettings) -> None:

@@ -148,14 +148,14 @@ async def pending_tasks(
 ) -> WaitingTaskList:
     """Tasks that wait for a role, for its work or its review: what has waited longest comes first."""
     seen = [state for state in await _seen(request, stories, who) if not state.is_over]
-    found = [
+    waiting = [
         (t.entered_ms.get(t.state, state.created_ms), _waiting(state, t, late.get(t.task.task_id), stories.now_ms))
         for state in sorted(seen, key=lambda s: (s.created_ms, s.story_id))
         for late in (_late(state, stories),)
         for t in state.tasks.values()
         if (t.task.task_id in late if overdue else _is_offered(t)) and sight_of(request).sees_task(who, state, t)
     ]
-    rows = [row for _, row in sorted(found, key=lambda each: each[0])]
+    rows = [row for _, row in sorted(waiting, key=lambda each: each[0])]
     return WaitingTaskList(items=tuple(row for row in rows if role is None or row.waits_for == role))
 
 
@@ -164,17 +164,17 @@ def _is_offered(task: TaskState) -> bool:
     return task.state == "todo" or task.state in _WAITS or (task.state == "implementing" and task.claim is None)
 
 
-def _waiting(state: StoryState, found: TaskState, limit: TimeLimit | None, now_ms: int) -> WaitingTask:
+def _waiting(state: StoryState, task: TaskState, limit: TimeLimit | None, now_ms: int) -> WaitingTask:
     return WaitingTask(
-        task_id=found.task.task_id,
+        task_id=task.task.task_id,
         story_id=state.story_id,
         story_title=state.content.title,
-        title=found.task.title,
-        role=found.task.role,
-        state=found.state,
-        priority=found.task.priority,
-        waits_for=(_WAITS | _REVIEWS).get(found.state, found.task.role),
-        since=at_or_none(found.entered_ms.get(found.state)),
+        title=task.task.title,
+        role=task.task.role,
+        state=task.state,
+        priority=task.task.priority,
+        waits_for=(_WAITS | _REVIEWS).get(task.state, task.task.role),
+        since=at_or_none(task.entered_ms.get(task.state)),
         overdue=limit is not None,
         overdue_s=(now_ms - limit.due_ms) // 1000 if limit else None,
     )
@@ -267,11 +267,11 @@ async def consumers(request: Request, who: Caller) -> ConsumerList:
     groups: Mapping[str, HasBacklog] = request.app.state.consumers
     if not groups:
         raise StoreUnavailable("this front has no consumers wired")
-    found = {name: await groups[name].backlog() for name in sorted(groups)}
+    backlogs = {name: await groups[name].backlog() for name in sorted(groups)}
     return ConsumerList(
         items=tuple(
             ConsumerView(group=name, what=_WAITS_FOR[name], pending=one.pending, oldest_ms=one.oldest_ms)
-            for name, one in found.items()
+            for name, one in backlogs.items()
         )
     )
 

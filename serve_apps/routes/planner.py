@@ -176,10 +176,10 @@ async def runs(
     cursor: Annotated[int | None, Query(ge=0, le=10**9)] = None,
 ) -> RunList:
     """Runs and tool calls of the story, the newest first; `cursor` is that of the page before."""
-    found = await stories.runs(story_id, cut=await _cut(request, stories, who, story_id))
-    end = len(found) if cursor is None else min(cursor, len(found))
+    runs = await stories.runs(story_id, cut=await _cut(request, stories, who, story_id))
+    end = len(runs) if cursor is None else min(cursor, len(runs))
     start = max(0, end - limit)
-    return run_list(story_id, found[start:end][::-1], str(start) if start else None)
+    return run_list(story_id, runs[start:end][::-1], str(start) if start else None)
 
 
 @planner_router.get(
@@ -204,8 +204,8 @@ async def files(
     stories: Stories, who: Caller, story_id: Story, tree: Annotated[str | None, Query(max_length=80)] = None
 ) -> FileList:
     """The files of a tree of the story, the present one unless it is named."""
-    found, entries = await stories.files(story_id, _digest(tree))
-    return FileList(tree=found, items=tuple(FileEntryView(path=path, mode=mode) for path, mode in entries))
+    chosen, entries = await stories.files(story_id, _digest(tree))
+    return FileList(tree=chosen, items=tuple(FileEntryView(path=path, mode=mode) for path, mode in entries))
 
 
 @planner_router.get(
@@ -317,9 +317,9 @@ async def packs(request: Request, stories: Stories, who: Caller, story_id: Story
     state = await stories.planning.state(story_id)
     shown = await sight_of(request).ids(who, state)
     blocks = {role: blocks_of(request, "", role, state.language) for role, _ in stories.cells()}
-    around = {role: found.around for role, found in blocks.items() if found is not None}
-    found = await stories.packs(story_id, shown=shown, around=around)
-    return PackList(story_id=story_id, items=tuple(pack_page(story_id, view, with_text=False) for view in found))
+    around = {role: block.around for role, block in blocks.items() if block is not None}
+    packs = await stories.packs(story_id, shown=shown, around=around)
+    return PackList(story_id=story_id, items=tuple(pack_page(story_id, view, with_text=False) for view in packs))
 
 
 @planner_router.get(
@@ -347,7 +347,7 @@ async def pack(
     if shown is not None and task in state.tasks and task not in shown:
         await sight_of(request).refused(who, "read_task", str(task))
     blocks = blocks_of(request, "", role, state.language)
-    found = await stories.pack(
+    pack = await stories.pack(
         story_id,
         role,
         phase,
@@ -357,8 +357,8 @@ async def pack(
         shown=shown,
         around=blocks.around if blocks else (),
     )
-    told = replace(blocks, context=found.text) if blocks else None
-    return pack_page(story_id, PackView(role, phase, found), with_text=True, blocks=told)
+    told = replace(blocks, context=pack.text) if blocks else None
+    return pack_page(story_id, PackView(role, phase, pack), with_text=True, blocks=told)
 
 
 _ROLES = {

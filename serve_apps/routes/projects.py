@@ -13,14 +13,27 @@ from fleet.desk.projects import EpicLine, ProjectDesk, new_project_id
 from fleet.kernel.errors import NotFound, PolicyDenied, StoreUnavailable
 from fleet.kernel.ids import EntityId, Principal
 from fleet.planning.discovery import requirements_text
-from fleet.planning.project_text import EpicText, ProjectChanges, ProjectText
+from fleet.planning.project_text import EpicChanges, EpicText, ProjectChanges, ProjectText
+from fleet.projects.project_commands import (
+    AcceptDiscovery,
+    AnswerDiscovery,
+    AnswersRequest,
+    CreateEpic,
+    CreateProject,
+    Discover,
+    DiscoverRequest,
+    DiscoveryCommand,
+    ProjectCommand,
+    ProposalAcceptRequest,
+    RejectDiscovery,
+    UpdateEpic,
+    UpdateProject,
+)
 from serve_apps.commanding import check_version
 from serve_apps.requests import Caller, Key
 from serve_apps.sight import sees_project, sight_of
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
 from serve_apps.wire.project import (
-    AnswersRequest,
-    DiscoverRequest,
     DiscoveryList,
     DiscoveryView,
     EpicList,
@@ -28,7 +41,6 @@ from serve_apps.wire.project import (
     EpicView,
     ProjectList,
     ProjectView,
-    ProposalAcceptRequest,
     ProposalRejectRequest,
     discovery_view,
     epic_view,
@@ -47,10 +59,10 @@ def _projects(request: Request, who: Caller) -> ProjectDesk:
 
 
 def _project_id(request: Request, who: Caller, project_id: str) -> EntityId:
-    wanted = EntityId(project_id)
-    if not wanted.startswith("pr-") or not sees_project(request, who, wanted):
-        raise NotFound(f"there is no project {wanted}", project_id=wanted)
-    return wanted
+    project = EntityId(project_id)
+    if not project.startswith("pr-") or not sees_project(request, who, project):
+        raise NotFound(f"there is no project {project}", project_id=project)
+    return project
 
 
 async def project_of_query(
@@ -62,8 +74,8 @@ async def project_of_query(
 
 async def known_project(request: Request, who: Principal, project_id: str) -> EntityId:
     """The project of this name, which is there and seen; NotFound otherwise."""
-    wanted = _project_id(request, who, project_id)
-    return EntityId((await _projects(request, who).project(wanted)).project_id)
+    project = _project_id(request, who, project_id)
+    return EntityId((await _projects(request, who).project(project)).project_id)
 
 
 Projects = Annotated[ProjectDesk, Depends(_projects)]
@@ -71,28 +83,28 @@ Project = Annotated[EntityId, Depends(_project_id)]
 
 
 async def _epic(request: Request, who: Caller, desk: Projects, epic_id: str) -> EpicLine:
-    found = await desk.epic(epic_id)
+    line = await desk.epic(epic_id)
     sight = sight_of(request)
-    if not sight.sees_epic(who, found.project_id, found.epic.epic_id):
-        await sight.refused(who, "read_epic", found.epic.epic_id)
-        raise NotFound(f"there is no epic {found.epic.epic_id}", epic_id=found.epic.epic_id)
-    return found
+    if not sight.sees_epic(who, line.project_id, line.epic.epic_id):
+        await sight.refused(who, "read_epic", line.epic.epic_id)
+        raise NotFound(f"there is no epic {line.epic.epic_id}", epic_id=line.epic.epic_id)
+    return line
 
 
 Epic = Annotated[EpicLine, Depends(_epic)]
 
 
 async def project_command(
-    request: Request, desk: ProjectDesk, project: EntityId, name: str, body: dict[str, Any], who: Principal, key: str
+    request: Request, desk: ProjectDesk, project: EntityId, sent: ProjectCommand, who: Principal, key: str
 ) -> dict[str, Any] | JSONResponse:
     """The result of a command, or the answer that says where it can be asked for (AP-4)."""
     trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
-    found = await desk.command(project, name, body, principal=who, key=key, trace_id=trace_id)
-    if isinstance(found, Pending):
-        url = f"/api/commands/{found.command_id}"
-        view = CommandView(command_id=found.command_id, status="pending", status_url=url)
+    answer = await desk.command(project, sent, principal=who, key=key, trace_id=trace_id)
+    if isinstance(answer, Pending):
+        url = f"/api/commands/{answer.command_id}"
+        view = CommandView(command_id=answer.command_id, status="pending", status_url=url)
         return JSONResponse(view.model_dump(), status_code=202, headers={"Location": url})
-    return found
+    return answer
 
 
 def versioned(view: Wire, version: int, *, status: int = 200) -> Response:
@@ -132,9 +144,8 @@ async def create_project(request: Request, desk: Projects, who: Caller, key: Key
             f"{who} sees chosen projects only, and a new one is none of them", rule_id="project_not_held"
         )
     project = new_project_id(who, key)
-    wanted = {"project": body.model_dump(mode="json", exclude_none=True)}
-    found = await project_command(request, desk, project, "create_project", wanted, who, key)
-    return found if isinstance(found, Response) else await _project_after(desk, project, status=201)
+    answer = await project_command(request, desk, project, CreateProject(project=body), who, key)
+    return answer if isinstance(answer, Response) else await _project_after(desk, project, status=201)
 
 
 @project_router.get(
@@ -153,9 +164,8 @@ async def update_project(
 ) -> Any:
     """Give fields of a project new values; `If-Match` names the version that was read."""
     check_version(request.headers.get("if-match"), (await desk.project(project_id)).version)
-    wanted = {"changes": body.model_dump(mode="json", exclude_none=True)}
-    found = await project_command(request, desk, project_id, "update_project", wanted, who, key)
-    return found if isinstance(found, Response) else await _project_after(desk, project_id)
+    answer = await project_command(request, desk, project_id, UpdateProject(changes=body), who, key)
+    return answer if isinstance(answer, Response) else await _project_after(desk, project_id)
 
 
 @project_router.get(
@@ -166,8 +176,8 @@ async def update_project(
 async def list_epics(request: Request, desk: Projects, who: Caller, project_id: Project) -> EpicList:
     """The epics of a project with the status that follows from their stories."""
     sight = sight_of(request)
-    found = [line for line in await desk.epics(project_id) if sight.sees_epic(who, project_id, line.epic.epic_id)]
-    return EpicList(items=tuple(map(epic_view, found)))
+    lines = [line for line in await desk.epics(project_id) if sight.sees_epic(who, project_id, line.epic.epic_id)]
+    return EpicList(items=tuple(map(epic_view, lines)))
 
 
 @project_router.post(
@@ -180,12 +190,10 @@ async def create_epic(
     request: Request, desk: Projects, who: Caller, key: Key, project_id: Project, body: EpicText
 ) -> Any:
     """Create an epic; the same Idempotency-Key creates it once."""
-    found = await project_command(
-        request, desk, project_id, "create_epic", {"epic": body.model_dump(mode="json")}, who, key
-    )
-    if isinstance(found, Response):
-        return found
-    return versioned(epic_view(await desk.epic(found["epic_id"])), found["version"], status=201)
+    answer = await project_command(request, desk, project_id, CreateEpic(epic=body), who, key)
+    if isinstance(answer, Response):
+        return answer
+    return versioned(epic_view(await desk.epic(answer["epic_id"])), answer["version"], status=201)
 
 
 @project_router.get("/epics/{epic_id}", response_model=EpicView, operation_id="show_epic_api_epics__epic_id__get")
@@ -197,12 +205,12 @@ async def show_epic(who: Caller, epic: Epic) -> EpicView:
 @project_router.patch("/epics/{epic_id}", response_model=EpicView, operation_id="update_epic_api_epics__epic_id__patch")
 async def update_epic(request: Request, desk: Projects, who: Caller, key: Key, epic: Epic, body: EpicPatch) -> Any:
     """Give fields of an epic new values. Cancelling it cancels its open stories, with the same reason."""
-    changes = body.model_dump(mode="json", exclude_none=True, exclude={"reason"})
-    wanted = {"epic_id": epic.epic.epic_id, "changes": changes, "reason": body.reason}
-    found = await project_command(request, desk, epic.project_id, "update_epic", wanted, who, key)
-    if isinstance(found, Response):
-        return found
-    return versioned(epic_view(await desk.epic(epic.epic.epic_id)), found["version"])
+    changes = EpicChanges(**body.model_dump(exclude_unset=True, exclude={"reason"}))
+    sent = UpdateEpic(epic_id=epic.epic.epic_id, changes=changes, reason=body.reason)
+    answer = await project_command(request, desk, epic.project_id, sent, who, key)
+    if isinstance(answer, Response):
+        return answer
+    return versioned(epic_view(await desk.epic(epic.epic.epic_id)), answer["version"])
 
 
 # Discovery.
@@ -236,11 +244,11 @@ async def discover(
     request: Request, desk: Projects, who: Caller, key: Key, project_id: Project, body: DiscoverRequest
 ) -> Any:
     """Have a one-line goal turned into requirements, questions, an epic and stories, all of them proposed."""
-    wanted = body.model_dump(mode="json", exclude_none=True)
-    found = await project_command(request, desk, project_id, "discover", wanted, who, key)
-    if isinstance(found, Response):
-        return found
-    return versioned(await _view(desk, project_id, found["discovery_id"]), found["version"], status=201)
+    sent = Discover(**body.model_dump(exclude_unset=True))
+    answer = await project_command(request, desk, project_id, sent, who, key)
+    if isinstance(answer, Response):
+        return answer
+    return versioned(await _view(desk, project_id, answer["discovery_id"]), answer["version"], status=201)
 
 
 @project_router.get(
@@ -279,8 +287,8 @@ async def answer_discovery(
     body: AnswersRequest,
 ) -> Any:
     """Answer questions of a proposal: the answers stand in its stories from then on."""
-    wanted = {"answers": body.answers}
-    return await _decided(request, desk, who, key, project_id, discovery_id, "answer_discovery", wanted)
+    sent = AnswerDiscovery(discovery_id=EntityId(discovery_id), answers=body.answers)
+    return await _decided(request, desk, who, key, project_id, sent)
 
 
 @project_router.post(
@@ -298,8 +306,8 @@ async def accept_discovery(
     body: ProposalAcceptRequest,
 ) -> Any:
     """Take a proposal: its epic stands, and its stories are created."""
-    wanted = {"note": body.note}
-    return await _decided(request, desk, who, key, project_id, discovery_id, "accept_discovery", wanted)
+    sent = AcceptDiscovery(discovery_id=EntityId(discovery_id), note=body.note)
+    return await _decided(request, desk, who, key, project_id, sent)
 
 
 @project_router.post(
@@ -317,22 +325,14 @@ async def reject_discovery(
     body: ProposalRejectRequest,
 ) -> Any:
     """Leave a proposal, with a reason; nothing is created."""
-    wanted = {"reason": body.reason}
-    return await _decided(request, desk, who, key, project_id, discovery_id, "reject_discovery", wanted)
+    sent = RejectDiscovery(discovery_id=EntityId(discovery_id), reason=body.reason)
+    return await _decided(request, desk, who, key, project_id, sent)
 
 
 async def _decided(
-    request: Request,
-    desk: ProjectDesk,
-    who: Principal,
-    key: str,
-    project: EntityId,
-    discovery_id: str,
-    name: str,
-    body: dict[str, Any],
+    request: Request, desk: ProjectDesk, who: Principal, key: str, project: EntityId, sent: DiscoveryCommand
 ) -> Any:
-    wanted = {"discovery_id": EntityId(discovery_id), **body}
-    found = await project_command(request, desk, project, name, wanted, who, key)
-    if isinstance(found, Response):
-        return found
-    return versioned(await _view(desk, project, discovery_id), found["version"])
+    answer = await project_command(request, desk, project, sent, who, key)
+    if isinstance(answer, Response):
+        return answer
+    return versioned(await _view(desk, project, sent.discovery_id), answer["version"])

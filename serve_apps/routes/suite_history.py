@@ -54,8 +54,8 @@ class TestHistory:
 def test_histories(reports: Sequence[SuiteReport]) -> tuple[TestHistory, ...]:
     """Every test that some report names: those that fail now first, then flaky ones, then by id."""
     names = sorted({name for report in reports for name in report.cases})
-    found = [_history(name, reports) for name in names]
-    return tuple(sorted(found, key=lambda one: (not _is_red(one.latest), not one.is_flaky, one.test_id)))
+    histories = [_history(name, reports) for name in names]
+    return tuple(sorted(histories, key=lambda one: (not _is_red(one.latest), not one.is_flaky, one.test_id)))
 
 
 test_histories.__test__ = False  # type: ignore[attr-defined]

@@ -173,10 +173,10 @@ async def invocation_logs(
     limit: Limit = _LINES,
 ) -> LogList:
     """What the run behind a finished call printed; no lines for a call without one."""
-    found = await tools.invocation(invocation_id, principal=who, story_id=story)
-    log = found.outcome.run_log if found.outcome else None
+    invocation = await tools.invocation(invocation_id, principal=who, story_id=story)
+    log = invocation.outcome.run_log if invocation.outcome else None
     if log is None:
-        return log_list(LogPage((), is_over=found.status == "finished"), after=from_line - 1)
+        return log_list(LogPage((), is_over=invocation.status == "finished"), after=from_line - 1)
     raw = (await tools.blob(log)).decode(errors="replace").splitlines()
     lines = tuple(LogLine.model_validate_json(line) for line in raw[from_line - 1 : from_line - 1 + limit])
     return log_list(LogPage(lines, is_over=from_line - 1 + limit >= len(raw)), after=from_line - 1)
@@ -189,8 +189,8 @@ async def invocation_logs(
 )
 async def invocation_artifacts(tools: Tools, who: Caller, invocation_id: Invocation, story: NamedStory) -> ArtifactList:
     """What a finished call kept."""
-    found = await tools.invocation(invocation_id, principal=who, story_id=story)
-    kept = found.outcome.artifacts if found.outcome else ()
+    invocation = await tools.invocation(invocation_id, principal=who, story_id=story)
+    kept = invocation.outcome.artifacts if invocation.outcome else ()
     return ArtifactList(
         items=tuple(
             ArtifactView(path=a.path, ref=a.blob, size_bytes=a.size_bytes, truncated=a.truncated, missing=not a.blob)
@@ -199,9 +199,9 @@ async def invocation_artifacts(tools: Tools, who: Caller, invocation_id: Invocat
     )
 
 
-def _called(found: Call) -> Response:
-    view = invocation_view(found)
-    is_over = found.status == "finished"
+def _called(call: Call) -> Response:
+    view = invocation_view(call)
+    is_over = call.status == "finished"
     headers = {} if is_over else {"Location": f"/api/tools/invocations/{view.invocation_id}"}
     return JSONResponse(view.model_dump(mode="json"), status_code=200 if is_over else 202, headers=headers)
 

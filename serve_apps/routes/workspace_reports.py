@@ -66,13 +66,13 @@ async def workspace_reports(
 ) -> ReportedList:
     """Every report of the story from a version on, with its summary and the digest of the whole."""
     cut = await sight_of(request).cut(who, await stories.planning.state(story_id))
-    found = [
+    reports = [
         _reported(event, payload)
         for event, payload in await stories.history(story_id, cut=cut)
         if isinstance(payload, WorkspaceReported) and event.version > after
     ]
-    page = tuple(found[:limit])
-    return ReportedList(items=page, next_after=page[-1].version if len(found) > limit else None)
+    page = tuple(reports[:limit])
+    return ReportedList(items=page, next_after=page[-1].version if len(reports) > limit else None)
 
 
 @workspace_router.post(

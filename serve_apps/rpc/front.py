@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.json_format import ParseDict
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from starlette.types import ASGIApp
 
-from fleet.kernel.errors import FleetError, ToolTimeout
-from serve_apps.problems import HTTP_STATUS
+from fleet.kernel.errors import FleetError, MalformedRequest, PayloadTooLarge, ToolTimeout
+from serve_apps.problems import HTTP_STATUS, internal_error
 from serve_apps.rpc.in_process import Reply, asked
 from serve_apps.rpc.transcode import HttpCall, http_call, message_of, status_of
 from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, workspace_pb2
@@ -28,6 +29,10 @@ _HEADERS = frozenset({"authorization", "idempotency-key", "if-match", "tracepare
 _OWNER_S = 60.0
 """How long a command waits for its owner; REST answers 202 instead and lets its client ask again."""
 _LOOK_S = 0.5
+_LOG = logging.getLogger(__name__)
+
+
+_M = TypeVar("_M", bound=Message)
 
 
 class RpcContext(Protocol):
@@ -50,6 +55,10 @@ class RpcContext(Protocol):
         ...
 
 
+class NoRpcCalls:
+    """The same calls of an application that answers none: a client that names it is told so, and nothing else."""
+
+
 class RpcCalls:
     """The calls of all services, by their names; nothing is kept between two calls.
 
@@ -63,9 +72,17 @@ class RpcCalls:
     """Serve passes the status of a refused stream on when the call raises, gRPC itself when it just ends."""
 
     async def WatchStory(  # noqa: N802
-        self, request: planning_pb2.WatchStoryRequest, grpc_context: RpcContext
+        self, raw: bytes, grpc_context: RpcContext
     ) -> AsyncIterator[planning_pb2.Event]:
         """Events of one story as they are recorded."""
+        try:
+            request = self._admitted(planning_pb2.WatchStoryRequest, raw, grpc_context)
+        except FleetError as error:
+            refused = _Refused({"code": error.code, "detail": error.message}, HTTP_STATUS[error.code])
+            _fail(grpc_context, refused.problem, refused.status)
+            if self.ends_stream_by_error:
+                raise refused from None
+            return
         chosen = [("types", one) for one in request.types]
         query = urlencode([("storyId", request.story_id), ("after", str(request.after)), *chosen], quote_via=quote)
         call = HttpCall("GET", f"/api/events/stream?{query}")
@@ -79,26 +96,46 @@ class RpcCalls:
             async for frame in _frames(reply):
                 yield ParseDict(frame, planning_pb2.Event(), ignore_unknown_fields=True)
 
-    async def call(self, method: MethodDescriptor, request: Message, context: RpcContext) -> Message:
+    async def call(self, method: MethodDescriptor, raw: bytes, context: RpcContext) -> Message:
         """The answer to one call; an empty message beside a status that tells of an error."""
         try:
+            request = self._admitted(method.input_type._concrete_class, raw, context)
             answer = await self._json(http_call(method, request), context)
             if "status_url" in answer:
                 answer = await self._carried_out(answer, context)
+            return message_of(method, answer)
         except FleetError as error:
             _fail(context, {"code": error.code, "detail": error.message}, HTTP_STATUS[error.code])
             return method.output_type._concrete_class()
         except _Refused as refused:
             _fail(context, refused.problem, refused.status)
             return method.output_type._concrete_class()
-        return message_of(method, answer)
+        except Exception:
+            # Serve would send the traceback.
+            _LOG.exception("%s failed", method.full_name)
+            fault = internal_error()
+            _fail(context, {"code": fault.code, "detail": fault.message}, 500)
+            return method.output_type._concrete_class()
+
+    def _admitted(self, kind: type[_M], raw: bytes, context: RpcContext) -> _M:
+        """The message of a known caller: whose it is and how long it is are looked at before what is in it."""
+        # A front of another process looks for itself.
+        if (state := getattr(self.app, "state", None)) is not None:
+            state.registry.authenticate(_metadata(context).get("authorization"))
+            limit = state.settings.max_body_bytes
+            if len(raw) > limit:
+                raise PayloadTooLarge(f"a message may have {limit} bytes", limit=limit)
+        try:
+            return kind.FromString(raw)
+        except DecodeError as error:
+            raise MalformedRequest(f"the message is no {kind.DESCRIPTOR.full_name}") from error
 
     async def _carried_out(self, queued: dict[str, Any], context: RpcContext) -> dict[str, Any]:
         """The story after a command that was queued, once its owner has carried it out."""
         look = HttpCall("GET", queued["status_url"])
         try:
             async with asyncio.timeout(_OWNER_S):
-                while (found := await self._json(look, context))["status"] == "pending":
+                while (outcome := await self._json(look, context))["status"] == "pending":
                     await asyncio.sleep(_LOOK_S)
         except TimeoutError:
             raise ToolTimeout(
@@ -106,9 +143,9 @@ class RpcCalls:
                 "idempotency-key",
                 command_id=queued["command_id"],
             ) from None
-        if found["problem"] is not None:
-            raise _Refused(found["problem"], HTTP_STATUS.get(found["problem"].get("code", ""), 500))
-        return await self._json(HttpCall("GET", f"/api/planner/stories/{found['result']['story_id']}"), context)
+        if outcome["problem"] is not None:
+            raise _Refused(outcome["problem"], HTTP_STATUS.get(outcome["problem"].get("code", ""), 500))
+        return await self._json(HttpCall("GET", f"/api/planner/stories/{outcome['result']['story_id']}"), context)
 
     async def _json(self, call: HttpCall, context: RpcContext) -> dict[str, Any]:
         async with self._asked(call, context) as reply:
@@ -119,8 +156,7 @@ class RpcCalls:
 
     @asynccontextmanager
     async def _asked(self, call: HttpCall, context: RpcContext) -> AsyncGenerator[Reply]:
-        sent = [(str(name).lower(), value) for name, value in context.invocation_metadata() or ()]
-        headers = [(name, value) for name, value in sent if name in _HEADERS and isinstance(value, str)]
+        headers = [(name, value) for name, value in _metadata(context).items() if name in _HEADERS]
         async with asked(self.app, call, headers) as reply:
             yield reply
 
@@ -159,17 +195,40 @@ async def _frames(reply: Reply) -> AsyncIterator[dict[str, Any]]:
                 yield json.loads(line[5:])
 
 
+def _metadata(context: RpcContext) -> dict[str, str]:
+    sent = [(str(name).lower(), value) for name, value in context.invocation_metadata() or ()]
+    return {name: value for name, value in sent if isinstance(value, str)}
+
+
 def _unary(method: MethodDescriptor) -> Callable[..., Any]:
-    async def unary(self: RpcCalls, request: Message, grpc_context: RpcContext) -> Message:
-        return await self.call(method, request, grpc_context)
+    async def unary(self: RpcCalls, raw: bytes, grpc_context: RpcContext) -> Message:
+        return await self.call(method, raw, grpc_context)
 
     unary.__name__ = method.name
     unary.__doc__ = f"The call `{method.full_name}`."
     return unary
 
 
+def _unanswered(method: MethodDescriptor) -> Callable[..., Any]:
+    def refuse(grpc_context: RpcContext) -> None:
+        grpc_context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        grpc_context.set_details("unimplemented: name the application `fleet` in the metadata of the call")
+
+    async def unary(self: NoRpcCalls, raw: bytes, grpc_context: RpcContext) -> Message:
+        refuse(grpc_context)
+        return method.output_type._concrete_class()
+
+    async def stream(self: NoRpcCalls, raw: bytes, grpc_context: RpcContext) -> AsyncIterator[Message]:
+        refuse(grpc_context)
+        for nothing in ():
+            yield nothing
+
+    return stream if method.server_streaming else unary
+
+
 for _file in RPC_FILES:
     for _service in _file.DESCRIPTOR.services_by_name.values():
         for _method in _service.methods:
+            setattr(NoRpcCalls, _method.name, _unanswered(_method))
             if not _method.server_streaming:
                 setattr(RpcCalls, _method.name, _unary(_method))

@@ -45,6 +45,7 @@ def _handler(method: MethodDescriptor, behavior: Any) -> grpc.RpcMethodHandler:
     kind = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
     return kind(
         behavior,
-        request_deserializer=method.input_type._concrete_class.FromString,
+        # The message stays bytes until its sender is known.
+        request_deserializer=None,
         response_serializer=method.output_type._concrete_class.SerializeToString,
     )

@@ -56,7 +56,7 @@ def http_call(method: MethodDescriptor, request: Message) -> HttpCall:
     verb: str = rule.WhichOneof("pattern")
     template: str = getattr(rule, verb)
     fields: dict[str, Any] = MessageToDict(request, preserving_proto_field_name=True)
-    path = _FIELD.sub(lambda found: _segment(found[1], str(fields.pop(found[1], ""))), template)
+    path = _FIELD.sub(lambda match: _segment(match[1], str(fields.pop(match[1], ""))), template)
     match rule.body:
         case "":
             query = urlencode([(name, one) for name, value in sorted(fields.items()) for one in _each(value)])

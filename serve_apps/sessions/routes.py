@@ -146,8 +146,8 @@ async def fork_session(
 ) -> Any:
     """Begin a further session with the records of this one up to a turn; the answer is the new session."""
     await sessions.session(story_id, session_id, limit=1, cut=cut)
-    wanted = ForkSession(session_id=session_id, **body.model_dump(exclude_none=True))
-    sent = await send(request, desk, story_id, wanted, who=who, key=key)
+    fork = ForkSession(session_id=session_id, **body.model_dump(exclude_none=True))
+    sent = await send(request, desk, story_id, fork, who=who, key=key)
     if sent.is_pending:
         return sent.pending()
     return await _after(sessions, cut, sent, await _forked(desk, who, key, story_id))

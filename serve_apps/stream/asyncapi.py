@@ -100,10 +100,10 @@ def _add(cls: type[BaseModel], schemas: dict[str, Any]) -> str:
     """The reference to the model's schema, which is among `schemas` with all that it refers to."""
     name = getattr(cls, "type", cls.__name__)
     # Events are stored without fields that have no value, so nothing but what has no default is required.
-    found = cls.model_json_schema(by_alias=True, ref_template=_SCHEMAS + "{model}", mode="validation")
-    for part, schema in found.pop("$defs", {}).items():
+    document = cls.model_json_schema(by_alias=True, ref_template=_SCHEMAS + "{model}", mode="validation")
+    for part, schema in document.pop("$defs", {}).items():
         schemas[part] = schema
-    schemas[str(name)] = found
+    schemas[str(name)] = document
     return _SCHEMAS + str(name)
 
 

@@ -13,5 +13,5 @@ def blocks_of(request: Request, text: str, role: str, language: str) -> PackBloc
     config: ConfigInForce | None = request.app.state.config
     if config is None or role not in config.roles.roles:
         return None
-    found = config.roles.roles[role]
-    return pack_blocks(text, role=found, persona=config.personas.get(found.prompt, ""), language=language)
+    role_config = config.roles.roles[role]
+    return pack_blocks(text, role=role_config, persona=config.personas.get(role_config.prompt, ""), language=language)

@@ -69,16 +69,16 @@ class CouncilPage(Wire):
     """Of an estimate: what members said in each of its rounds, without names and values (CN-70)."""
 
 
-def council_page(found: CouncilView) -> CouncilPage:
+def council_page(view: CouncilView) -> CouncilPage:
     """The wire form of a council."""
     return CouncilPage(
-        council=found.summary,
-        timeline=tuple(_timeline(row) for row in found.timeline),
-        minority_report=found.minority,
-        asked=found.asked,
-        answer=found.answer,
-        record=found.record,
-        reasons=found.reasons,
+        council=view.summary,
+        timeline=tuple(_timeline(row) for row in view.timeline),
+        minority_report=view.minority,
+        asked=view.asked,
+        answer=view.answer,
+        record=view.record,
+        reasons=view.reasons,
     )
 
 
@@ -138,14 +138,14 @@ class PackList(Wire):
     items: tuple[PackPage, ...]
 
 
-def pack_page(story_id: str, found: PackView, *, with_text: bool, blocks: PackBlocks | None = None) -> PackPage:
+def pack_page(story_id: str, view: PackView, *, with_text: bool, blocks: PackBlocks | None = None) -> PackPage:
     """The wire form of a pack."""
-    pack = found.pack
+    pack = view.pack
     text = pack.text if pack and with_text else None
     return PackPage(
         story_id=story_id,
-        role=found.role,
-        phase=found.phase,
+        role=view.role,
+        phase=view.phase,
         scopes=pack.scopes if pack else (),
         token_count=pack.token_count if pack else 0,
         budget=pack.budget if pack else 0,
@@ -157,5 +157,5 @@ def pack_page(story_id: str, found: PackView, *, with_text: bool, blocks: PackBl
         version=pack.as_of if pack else 0,
         redactions=dict(sorted(redacted_kinds((text or "").encode()).items())),
         blocks=BlocksView(**asdict(blocks)) if blocks else None,
-        refused=found.refused,
+        refused=view.refused,
     )

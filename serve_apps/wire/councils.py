@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from fleet.desk.councils import CouncilLine, CouncilStatus, PoolLine
 from fleet.kernel.errors import InvalidInput
+from fleet.projects.platform_commands import SetCouncilPool
 from serve_apps.wire.story import RedactionView, Wire
 from serve_apps.wire.times import at
 
@@ -113,13 +114,13 @@ class PoolRequest(Wire):
     modes: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=20)] = ()
     """Behaviour of mock seats, repeating; for kind mock alone."""
 
-    def document(self, role: str) -> dict[str, Any]:
+    def to_command(self, role: str) -> SetCouncilPool:
         """What the owner of the platform's stream is sent. InvalidInput unless one of kind and agent_type is given."""
         if (self.kind is None) == (self.agent_type is None):
             raise InvalidInput("give kind, or agent_type, and not both", field="kind", allowed=list(_KINDS))
         kind = self.kind or _KIND_OF[self.agent_type or "MOCK"]
-        wanted = self.model_dump(mode="json", exclude={"agent_type"})
-        return {**wanted, "kind": kind, "role": role}
+        fields = self.model_dump(mode="json", exclude={"agent_type"})
+        return SetCouncilPool.model_validate({**fields, "kind": kind, "role": role})
 
 
 _KIND_OF = {"MOCK": "mock", "VLLM": "vllm", "RAY_VLLM": "vllm"}
@@ -140,16 +141,16 @@ class PoolList(Wire):
     items: tuple[PoolView, ...]
 
 
-def pool_view(found: PoolLine) -> PoolView:
+def pool_view(line: PoolLine) -> PoolView:
     """The wire form of a pool."""
     return PoolView(
-        role=found.role,
-        num_agents=found.pool.num_agents,
-        kind=found.pool.kind,
-        model_policy=found.pool.model_policy,
-        modes=found.pool.modes,
-        status=found.status,
-        set_by=found.recorded.by if found.recorded else None,
-        set_at=at(found.recorded.at_ms) if found.recorded else None,
-        agents=tuple(AgentView(agent_id=agent.agent_id, status=agent.status) for agent in found.agents),
+        role=line.role,
+        num_agents=line.pool.num_agents,
+        kind=line.pool.kind,
+        model_policy=line.pool.model_policy,
+        modes=line.pool.modes,
+        status=line.status,
+        set_by=line.recorded.by if line.recorded else None,
+        set_at=at(line.recorded.at_ms) if line.recorded else None,
+        agents=tuple(AgentView(agent_id=agent.agent_id, status=agent.status) for agent in line.agents),
     )

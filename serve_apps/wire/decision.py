@@ -104,27 +104,27 @@ class CycleList(Wire):
     as_of: int
 
 
-def decision_page(found: DecisionRecord) -> DecisionPage:
+def decision_page(record: DecisionRecord) -> DecisionPage:
     """The wire form of a decision and its history."""
-    proposed = found.decision.proposed
+    proposed = record.decision.proposed
     return DecisionPage(
-        story_id=found.state.story_id,
-        decision=decision_view(found.decision),
+        story_id=record.state.story_id,
+        decision=decision_view(record.decision),
         plan_id=proposed.plan_id,
         affects=proposed.affects,
         links=tuple(LinkView(rel=link.rel, decision_id=link.decision_id) for link in proposed.links),
         based_on=tuple(EvidenceView(kind=one.kind, id=one.id) for one in proposed.based_on),
-        settled=_settled(found),
-        superseded=_superseded(found),
-        supersedes=found.supersedes,
+        settled=_settled(record),
+        superseded=_superseded(record),
+        supersedes=record.supersedes,
         settled_by_roles=deciders_of(proposed.category),
     )
 
 
-def _settled(found: DecisionRecord) -> SettledView | None:
-    if found.settled is None:
+def _settled(record: DecisionRecord) -> SettledView | None:
+    if record.settled is None:
         return None
-    event, payload = found.settled
+    event, payload = record.settled
     is_yes = isinstance(payload, DecisionAccepted)
     return SettledView(
         verdict="accepted" if is_yes else "rejected",
@@ -135,31 +135,31 @@ def _settled(found: DecisionRecord) -> SettledView | None:
     )
 
 
-def _superseded(found: DecisionRecord) -> SupersededView | None:
-    if found.superseded is None:
+def _superseded(record: DecisionRecord) -> SupersededView | None:
+    if record.superseded is None:
         return None
-    event, payload = found.superseded
+    event, payload = record.superseded
     return SupersededView(
         by_decision_id=payload.by_decision_id, by=payload.by, reason=payload.reason, at=at(event.ts_ms)
     )
 
 
-def impact(decision_id: str, found: GraphRows) -> Impact:
+def impact(decision_id: str, rows: GraphRows) -> Impact:
     """The wire form of what hangs on a decision."""
     return Impact(
-        decision_id=decision_id, items=tuple(ImpactRow.model_validate(row) for row in found.rows), as_of=found.as_of
+        decision_id=decision_id, items=tuple(ImpactRow.model_validate(row) for row in rows.rows), as_of=rows.as_of
     )
 
 
-def critical_list(found: GraphRows) -> CriticalList:
+def critical_list(rows: GraphRows) -> CriticalList:
     """The wire form of the decisions that most hangs on."""
-    shown = [{name: row[name] for name in CriticalRow.model_fields} for row in found.rows]
-    return CriticalList(items=tuple(CriticalRow.model_validate(row) for row in shown), as_of=found.as_of)
+    shown = [{name: row[name] for name in CriticalRow.model_fields} for row in rows.rows]
+    return CriticalList(items=tuple(CriticalRow.model_validate(row) for row in shown), as_of=rows.as_of)
 
 
-def cycle_list(found: GraphRows) -> CycleList:
+def cycle_list(rows: GraphRows) -> CycleList:
     """The wire form of circles of decisions."""
     return CycleList(
-        items=tuple(Cycle(decisions=tuple(row["decisions"]), length=row["length"]) for row in found.rows),
-        as_of=found.as_of,
+        items=tuple(Cycle(decisions=tuple(row["decisions"]), length=row["length"]) for row in rows.rows),
+        as_of=rows.as_of,
     )

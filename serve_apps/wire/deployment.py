@@ -62,15 +62,15 @@ def deployment_list(state: StoryState) -> DeploymentList:
     )
 
 
-def _deployment(found: Deployment) -> DeploymentView:
+def _deployment(deployment: Deployment) -> DeploymentView:
     return DeploymentView(
-        deployment_id=found.deployment_id,
-        environment=found.environment,
-        tree=found.tree,
-        status=found.status,
-        detail=found.detail,
-        windows=found.windows,
-        healthy_s=max(0, found.healthy_to_ms - found.healthy_from_ms) // 1000,
-        monitor_s=found.monitor_s,
-        is_healthy=found.is_healthy,
+        deployment_id=deployment.deployment_id,
+        environment=deployment.environment,
+        tree=deployment.tree,
+        status=deployment.status,
+        detail=deployment.detail,
+        windows=deployment.windows,
+        healthy_s=max(0, deployment.healthy_to_ms - deployment.healthy_from_ms) // 1000,
+        monitor_s=deployment.monitor_s,
+        is_healthy=deployment.is_healthy,
     )

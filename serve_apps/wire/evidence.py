@@ -155,17 +155,18 @@ class DiffView(Wire):
     left_out: int
 
 
-def diff_view(found: TreeChanges) -> DiffView:
+def diff_view(changes: TreeChanges) -> DiffView:
     """The wire form of a difference."""
     return DiffView(
-        old=found.old,
-        new=found.new,
+        old=changes.old,
+        new=changes.new,
         files=tuple(
-            FileDiff(path=f.path, change=f.change, added=f.added, removed=f.removed, patch=f.patch) for f in found.files
+            FileDiff(path=f.path, change=f.change, added=f.added, removed=f.removed, patch=f.patch)
+            for f in changes.files
         ),
-        added=sum(f.added for f in found.files),
-        removed=sum(f.removed for f in found.files),
-        left_out=found.left_out,
+        added=sum(f.added for f in changes.files),
+        removed=sum(f.removed for f in changes.files),
+        left_out=changes.left_out,
     )
 
 
@@ -193,6 +194,6 @@ class FileView(Wire):
     text: str | None
 
 
-def file_view(found: FileText) -> FileView:
+def file_view(text: FileText) -> FileView:
     """The wire form of a file."""
-    return FileView(path=found.path, mode=found.mode, blob=found.blob, size_bytes=found.size_bytes, text=found.text)
+    return FileView(path=text.path, mode=text.mode, blob=text.blob, size_bytes=text.size_bytes, text=text.text)

@@ -57,27 +57,27 @@ _MAX_TESTS = 2000
 
 def test_table(reports: Sequence[SuiteReport]) -> TestTable:
     """The wire form of the histories of all tests."""
-    found = test_histories(reports)
+    histories = test_histories(reports)
     return TestTable(
         reports=tuple(
             SuiteRunView(version=r.version, at=at(r.at_ms), tree=r.tree, task_id=r.task_id, is_whole=r.is_whole)
             for r in reports
         ),
-        items=tuple(_row(one) for one in found[:_MAX_TESTS]),
-        left_out=max(0, len(found) - _MAX_TESTS),
+        items=tuple(_row(one) for one in histories[:_MAX_TESTS]),
+        left_out=max(0, len(histories) - _MAX_TESTS),
     )
 
 
 test_table.__test__ = False  # type: ignore[attr-defined]
 
 
-def _row(found: TestHistory) -> TestRow:
+def _row(history: TestHistory) -> TestRow:
     return TestRow(
-        test_id=found.test_id,
-        results=tuple(_outcome(result) for result in found.results),
-        message=next((r.message for r in reversed(found.results) if r is not None and r.message), ""),
-        is_flaky=found.is_flaky,
-        is_known_failing=found.is_known_failing,
+        test_id=history.test_id,
+        results=tuple(_outcome(result) for result in history.results),
+        message=next((r.message for r in reversed(history.results) if r is not None and r.message), ""),
+        is_flaky=history.is_flaky,
+        is_known_failing=history.is_known_failing,
     )
 
 
@@ -177,10 +177,12 @@ class ProjectMetrics(Wire):
     stories: int
     solved: int
     cancelled: int
+    parked: int
     solved_share: float | None
     first_try_share: float | None
     tasks_done: int
     reworks: int
+    loopbacks: int
     incidents: int
     tokens: int
     tokens_per_solved: int | None
@@ -190,24 +192,26 @@ class ProjectMetrics(Wire):
     trend: tuple[TrendView, ...]
 
 
-def project_metrics(project_id: str, days: int, found: ProjectFigures, titles: Mapping[str, str]) -> ProjectMetrics:
+def project_metrics(project_id: str, days: int, figures: ProjectFigures, titles: Mapping[str, str]) -> ProjectMetrics:
     """The wire form of the figures."""
     return ProjectMetrics(
         project_id=project_id,
         days=days,
-        stories=found.stories,
-        solved=found.solved,
-        cancelled=found.cancelled,
-        solved_share=_share(found.solved_share),
-        first_try_share=_share(found.first_try),
-        tasks_done=found.tasks_done,
-        reworks=found.reworks,
-        incidents=found.incidents,
-        tokens=found.tokens,
-        tokens_per_solved=found.tokens_per_solved,
-        gpu_ms_per_solved=found.gpu_ms_per_solved,
-        human_wait_ms=found.human_wait_ms,
-        lead=tuple(PhaseLead(state=name, median_ms=ms) for name, ms in found.lead_ms),
+        stories=figures.stories,
+        solved=figures.solved,
+        cancelled=figures.cancelled,
+        parked=figures.parked,
+        solved_share=_share(figures.solved_share),
+        first_try_share=_share(figures.first_try),
+        tasks_done=figures.tasks_done,
+        reworks=figures.reworks,
+        loopbacks=figures.loopbacks,
+        incidents=figures.incidents,
+        tokens=figures.tokens,
+        tokens_per_solved=figures.tokens_per_solved,
+        gpu_ms_per_solved=figures.gpu_ms_per_solved,
+        human_wait_ms=figures.human_wait_ms,
+        lead=tuple(PhaseLead(state=name, median_ms=ms) for name, ms in figures.lead_ms),
         trend=tuple(
             TrendView(
                 story_id=point.story_id,
@@ -217,7 +221,7 @@ def project_metrics(project_id: str, days: int, found: ProjectFigures, titles: M
                 verdict=point.verdict,
                 coverage_pct=float(point.coverage_pct) if point.coverage_pct is not None else None,
             )
-            for point in found.trend
+            for point in figures.trend
         ),
     )
 

@@ -82,8 +82,8 @@ class PlanPage(Wire):
 
 def plan_version_list(state: StoryState) -> PlanVersionList:
     """The versions of the story."""
-    found = sorted(state.plans.values(), key=lambda plan: plan.proposal.version)
-    return PlanVersionList(items=tuple(plan_version(state, plan) for plan in found))
+    versions = sorted(state.plans.values(), key=lambda plan: plan.proposal.version)
+    return PlanVersionList(items=tuple(plan_version(state, plan) for plan in versions))
 
 
 def plan_page(state: StoryState, plan: Plan) -> PlanPage:
@@ -94,7 +94,7 @@ def plan_page(state: StoryState, plan: Plan) -> PlanPage:
     states: dict[str, str] = {
         t.task_id: state.tasks[t.task_id].state if t.task_id in state.tasks else "todo" for t in proposal.tasks
     }
-    found, path = plan_layers(nodes, edges), critical_path(nodes, edges)
+    layers, path = plan_layers(nodes, edges), critical_path(nodes, edges)
     hours = {node.id: node.estimated_hours for node in nodes}
     served = {ref for task in proposal.tasks for ref in task.acceptance_refs}
     return PlanPage(
@@ -102,8 +102,8 @@ def plan_page(state: StoryState, plan: Plan) -> PlanPage:
         previous_plan_id=proposal.previous_plan_id,
         tasks=tuple(_task(state, task) for task in proposal.tasks),
         dependencies=tuple(NeedView(task_id=d.from_, needs=d.to, inferred=d.inferred) for d in proposal.dependencies),
-        layers=found.layers,
-        cyclic=found.cyclic,
+        layers=layers.layers,
+        cyclic=layers.cyclic,
         critical_path=path,
         critical_hours=sum(hours[task_id] for task_id in path),
         ready=ready_tasks(nodes, edges, states=states) if plan.status == "ADOPTED" else (),
@@ -112,10 +112,10 @@ def plan_page(state: StoryState, plan: Plan) -> PlanPage:
 
 
 def _task(state: StoryState, task: Task) -> VersionTask:
-    known = state.tasks.get(task.task_id)
+    current = state.tasks.get(task.task_id)
     fields: dict[str, Any] = {
         name: getattr(task, name) for name in VersionTask.model_fields if name not in ("state", "status")
     }
     return VersionTask(
-        **fields, state=known.state if known else None, status=coarse_status(state, known) if known else None
+        **fields, state=current.state if current else None, status=coarse_status(state, current) if current else None
     )

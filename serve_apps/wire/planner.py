@@ -125,15 +125,15 @@ def task_list(state: StoryState) -> TaskList:
 
 
 def _task(state: StoryState, task_id: str) -> PlanTask:
-    found = state.tasks[task_id]
-    task = found.task
+    current = state.tasks[task_id]
+    task = current.task
     return PlanTask(
         task_id=task.task_id,
         title=task.title,
         description=task.description,
         role=task.role,
         kind=task.kind,
-        state=found.state,
+        state=current.state,
         priority=task.priority,
         risk=task.risk,
         estimated_hours=task.estimated_hours,
@@ -141,10 +141,10 @@ def _task(state: StoryState, task_id: str) -> PlanTask:
         acceptance_refs=task.acceptance_refs,
         paths=task.paths,
         keywords=task.keywords,
-        attempt=found.attempt,
-        feedback=found.feedback,
-        claimed_by=found.held_by.principal if found.held_by else None,
-        candidate_tree=found.candidate_tree,
+        attempt=current.attempt,
+        feedback=current.feedback,
+        claimed_by=current.held_by.principal if current.held_by else None,
+        candidate_tree=current.candidate_tree,
     )
 
 
@@ -206,21 +206,21 @@ def decision_list(state: StoryState) -> DecisionList:
     return DecisionList(items=tuple(map(decision_view, state.decisions.values())))
 
 
-def decision_view(found: Decision) -> DecisionView:
+def decision_view(decision: Decision) -> DecisionView:
     """The wire form of a decision."""
-    proposed = found.proposed
+    proposed = decision.proposed
     return DecisionView(
         decision_id=proposed.decision_id,
         title=proposed.title,
         rationale=proposed.rationale,
         category=proposed.category,
-        status=found.status,
+        status=decision.status,
         alternatives=tuple(map(str, proposed.alternatives)),
         author=proposed.author,
         origin=proposed.origin_,
-        decided_by=found.decided_by,
+        decided_by=decision.decided_by,
         council_id=proposed.council_id,
-        at=at(found.ts_ms),
+        at=at(decision.ts_ms),
     )
 
 

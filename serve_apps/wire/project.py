@@ -109,30 +109,6 @@ def epic_view(line: EpicLine) -> EpicView:
     )
 
 
-# Source: PL-54.
-class DiscoverRequest(Wire):
-    """A one-line goal."""
-
-    goal: Annotated[str, Field(max_length=2000)]
-    language: Annotated[str, Field(max_length=20)] = "en"
-    is_empty: bool = False
-    """There is no code yet, so that a scaffold comes first."""
-    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Model profile that may help."""
-
-
-class AnswersRequest(Wire):
-    """Answers by question."""
-
-    answers: Annotated[dict[str, Annotated[str, Field(max_length=300)]], Field(min_length=1, max_length=100)]
-
-
-class ProposalAcceptRequest(Wire):
-    """The proposal is taken."""
-
-    note: Annotated[str, Field(max_length=4000)] = ""
-
-
 class ProposalRejectRequest(Wire):
     """Why."""
 
@@ -164,19 +140,19 @@ class DiscoveryList(Wire):
     items: tuple[DiscoveryView, ...]
 
 
-def discovery_view(project_id: str, found: Discovery, proposal: DiscoveryProposal) -> DiscoveryView:
+def discovery_view(project_id: str, discovery: Discovery, proposal: DiscoveryProposal) -> DiscoveryView:
     """The wire form of a discovery."""
     return DiscoveryView(
-        discovery_id=found.discovery_id,
+        discovery_id=discovery.discovery_id,
         project_id=project_id,
-        goal=found.goal,
-        status=found.status,
-        source=found.source,
-        note=found.note,
-        reason=found.reason,
-        requested_by=found.requested_by,
-        requested_at=at(found.requested_ms),
+        goal=discovery.goal,
+        status=discovery.status,
+        source=discovery.source,
+        note=discovery.note,
+        reason=discovery.reason,
+        requested_by=discovery.requested_by,
+        requested_at=at(discovery.requested_ms),
         proposal=proposal,
-        epic_id=found.epic_id,
-        story_ids=found.story_ids,
+        epic_id=discovery.epic_id,
+        story_ids=discovery.story_ids,
     )

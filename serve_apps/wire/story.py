@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleet.desk.planning import StoryLine, Survey
+from fleet.desk.planning import StoryBeside, StoryLine, Survey
+from fleet.story.approvals import pending_approvals
+from fleet.story.guards import shown_criteria
 from fleet.story.state import StoryState
 from serve_apps.wire.times import at
 
@@ -38,6 +40,18 @@ class Criterion(Wire):
 
     ac_id: str
     text: str
+
+
+class CriterionEvidence(Wire):
+    """What shows one acceptance criterion."""
+
+    ac_id: str
+    tests: tuple[str, ...] = ()
+    """What shows it on the present tree: given examples and tests, and independent ones, that name it and passed."""
+    waived_by: str | None = None
+    """The person who let it pass although no test shows it."""
+    is_settled: bool = False
+    """A test shows it, or it is waived: the story may end as far as this one goes."""
 
 
 class TaskView(Wire):
@@ -89,6 +103,8 @@ class StoryView(Wire):
     title: str
     description: str
     acceptance_criteria: tuple[Criterion, ...]
+    criteria: tuple[CriterionEvidence, ...] = ()
+    """Each acceptance criterion with the tests that show it."""
     constraints: dict[str, Any]
     tags: tuple[str, ...]
     rigor: str
@@ -129,6 +145,39 @@ class StoryView(Wire):
     calls: int
     redactions: tuple[RedactionView, ...] = ()
     """What was taken out of the request that this answers; of a reading nothing is told."""
+
+
+class StoryBesideView(Wire):
+    """Another story that is at work on the same repository, and what it holds there."""
+
+    story_id: str
+    branch: str
+    """Where its work ends up; no other story writes there."""
+    state: str
+    gates: tuple[str, ...]
+    """Gates of it that wait for a decision."""
+    waiting_for: str | None
+    told: str
+    """All of it in one line."""
+
+
+class StartedView(StoryView):
+    """A story whose work was just started."""
+
+    beside: tuple[StoryBesideView, ...] = ()
+    """The other stories that the caller may see and that work on the same repository."""
+
+
+def beside_view(other: StoryBeside) -> StoryBesideView:
+    """The wire form of a story beside another one."""
+    return StoryBesideView(
+        story_id=other.state.story_id,
+        branch=other.branch,
+        state=other.state.state,
+        gates=tuple(a.request.gate for a in pending_approvals(other.state)),
+        waiting_for=other.waiting_for,
+        told=other.told,
+    )
 
 
 class DamagedStoryView(Wire):
@@ -182,6 +231,15 @@ def story_view(state: StoryState, waiting_for: str | None) -> StoryView:
         title=content.title,
         description=content.description,
         acceptance_criteria=tuple(Criterion(ac_id=c.ac_id, text=c.text) for c in content.acceptance_criteria),
+        criteria=tuple(
+            CriterionEvidence(
+                ac_id=c.ac_id,
+                tests=tuple(t.test for t in c.tests),
+                waived_by=c.waiver.by if c.waiver else None,
+                is_settled=c.is_settled,
+            )
+            for c in shown_criteria(state, state.tree)
+        ),
         constraints=dict(content.constraints),
         tags=content.tags,
         rigor=state.rigor,

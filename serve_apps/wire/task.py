@@ -138,8 +138,8 @@ def task_page(
     state: StoryState, events: Sequence[tuple[StoredEvent, Payload]], task_id: str, *, now_ms: int
 ) -> TaskPage:
     """The task as recorded now; the story has it."""
-    known = state.tasks[task_id]
-    task, claim = known.task, known.held_by
+    current = state.tasks[task_id]
+    task, claim = current.task, current.held_by
     moves = moves_of(events, task_id)
     evidence, estimate = evidence_on(state, events, task_id, moves), estimate_of(events, task_id)
     return TaskPage(
@@ -162,12 +162,12 @@ def task_page(
         suggested_tech=task.suggested_tech,
         notes=task.notes,
         author=task.author,
-        state=known.state,
-        status=coarse_status(state, known),
-        attempt=known.attempt,
-        work_author=known.author,
-        reviewers=known.reviewers,
-        feedback=known.feedback,
+        state=current.state,
+        status=coarse_status(state, current),
+        attempt=current.attempt,
+        work_author=current.author,
+        reviewers=current.reviewers,
+        feedback=current.feedback,
         claim=ClaimView(
             principal=claim.principal, expires_at=at(claim.expires_at_ms), is_live=claim.expires_at_ms > now_ms
         )
@@ -187,14 +187,14 @@ def task_page(
     )
 
 
-def _estimate(found: TaskEstimated) -> TaskEstimateView:
+def _estimate(estimated: TaskEstimated) -> TaskEstimateView:
     return TaskEstimateView(
-        points=found.points,
-        iqr=found.iqr,
-        rounds=found.rounds,
-        converged=found.converged,
-        values=found.values,
-        council_id=found.council_id,
+        points=estimated.points,
+        iqr=estimated.iqr,
+        rounds=estimated.rounds,
+        converged=estimated.converged,
+        values=estimated.values,
+        council_id=estimated.council_id,
     )
 
 

@@ -210,14 +210,14 @@ def _tool(capability: Capability) -> ToolView:
     )
 
 
-def invocation_view(found: Invocation) -> InvocationView:
+def invocation_view(invocation: Invocation) -> InvocationView:
     """The wire form of a call."""
     return InvocationView(
-        invocation_id=found.invocation_id,
-        story_id=found.story_id,
-        status=found.status,
-        outcome=found.outcome,
-        problem=found.error.to_wire() if found.error else None,
+        invocation_id=invocation.invocation_id,
+        story_id=invocation.story_id,
+        status=invocation.status,
+        outcome=invocation.outcome,
+        problem=invocation.error.to_wire() if invocation.error else None,
     )
 
 
@@ -226,12 +226,12 @@ def ticket_view(ticket: TaskTicket) -> TicketView:
     return TicketView(task_id=ticket.task_id, status=ticket.status)
 
 
-def artifact_list(found: tuple[CopiedArtifact, ...]) -> ArtifactList:
+def artifact_list(artifacts: tuple[CopiedArtifact, ...]) -> ArtifactList:
     """The wire form of outputs."""
     return ArtifactList(
         items=tuple(
             ArtifactView(path=a.path, ref=a.ref, size_bytes=a.size_bytes, truncated=a.truncated, missing=a.missing)
-            for a in found
+            for a in artifacts
         )
     )
 

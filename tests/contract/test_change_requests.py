@@ -18,7 +18,6 @@ from fleet.forge.port import (
     ChangeOutcome,
     ChangeRequest,
     ChangeRequests,
-    ClosableChangeRequests,
     CommitState,
     EndedChange,
     OpenedChange,
@@ -164,10 +163,9 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerato
         async with serving(request.param) as forge:
             changes = opened(forge)
             yield hosted_world(forge, changes)
-            await changes.close()
 
 
-def opened(forge: ForgeStandIn, *tokens: str, timeout_s: float = 60.0) -> ClosableChangeRequests:
+def opened(forge: ForgeStandIn, *tokens: str, timeout_s: float = 60.0) -> ChangeRequests:
     """Change requests of a stand-in; each token is given once, the last for ever."""
     given = list(tokens or (TOKEN,))
     return change_requests_for(
@@ -385,10 +383,8 @@ async def forge(request: pytest.FixtureRequest) -> AsyncGenerator[ForgeStandIn]:
 
 
 @pytest.fixture
-async def hosted(forge: ForgeStandIn) -> AsyncGenerator[World]:
-    changes = opened(forge)
-    yield hosted_world(forge, changes)
-    await changes.close()
+async def hosted(forge: ForgeStandIn) -> World:
+    return hosted_world(forge, opened(forge))
 
 
 async def test_race_that_both_lose_to_the_first_look_makes_one(forge: ForgeStandIn, hosted: World) -> None:
@@ -532,7 +528,6 @@ async def test_token_that_is_refused_or_may_only_read_is_a_typed_error(forge: Fo
 
     assert (caught.value.retry, caught.value.details["status"]) == (Retry.NEVER, 403)
     assert forge.pulls == []
-    await reader.close()
 
 
 async def test_token_that_rotates_is_asked_for_again(forge: ForgeStandIn, hosted: World) -> None:
@@ -543,7 +538,6 @@ async def test_token_that_rotates_is_asked_for_again(forge: ForgeStandIn, hosted
 
     assert answer.number == 1
     assert [a.answered for a in forge.asked][:2] == [401, 200]
-    await changes.close()
 
 
 async def test_token_may_be_awaited(forge: ForgeStandIn, hosted: World) -> None:
@@ -552,7 +546,6 @@ async def test_token_may_be_awaited(forge: ForgeStandIn, hosted: World) -> None:
 
     changes = change_requests_for(forge.kind, forge.base_url, token=token)  # type: ignore[arg-type]
     assert (await changes.open_or_update(hosted.change())).number == 1
-    await changes.close()
 
 
 @pytest.mark.parametrize("token", ["", "tok\r\nx-evil: SECRET", "tök-SECRET", "a b-SECRET"])
@@ -562,7 +555,6 @@ async def test_token_of_wrong_form_is_never_sent_or_shown(forge: ForgeStandIn, h
         await changes.open_or_update(hosted.change())
     assert "SECRET" not in str(caught.value)
     assert forge.asked == []
-    await changes.close()
 
 
 FAULTS = [
@@ -618,7 +610,6 @@ async def test_silence_ends_at_the_time_limit(forge: ForgeStandIn, hosted: World
         await changes.open_or_update(hosted.change())
     with pytest.raises(CommitUnknown, match="did not answer"):
         await changes.open_or_update(hosted.change())
-    await changes.close()
 
 
 @pytest.mark.rule("RC-105")
@@ -627,7 +618,6 @@ async def test_forge_that_is_down_is_an_outage(forge: ForgeStandIn, hosted: Worl
     with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
         await changes.open_or_update(hosted.change())
     assert caught.value.retry is Retry.LATER
-    await changes.close()
 
 
 async def test_pages_are_read_to_the_end_and_their_addresses_never_followed(forge: ForgeStandIn, hosted: World) -> None:

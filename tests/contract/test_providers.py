@@ -140,7 +140,8 @@ async def test_tool_call_is_read_and_its_result_goes_back_in_the_provider_s_form
     if preset == "anthropic":
         assert (offered["name"], offered["input_schema"]["type"]) == ("files__read", "object")
         assert replied[-2]["content"][-1]["input"] == {"path": "a.py"}
-        assert replied[-1]["content"] == [{"type": "tool_result", "tool_use_id": use.id, "content": "print(1)"}]
+        result = {"type": "tool_result", "tool_use_id": use.id, "content": "print(1)"}
+        assert replied[-1]["content"] == [{**result, "cache_control": {"type": "ephemeral"}}]
     else:
         assert offered["function"]["name"] == "files__read"
         assert replied[-2]["tool_calls"][0]["function"]["name"] == "files__read"
@@ -271,7 +272,8 @@ async def _times_out(preset: Preset, scene: Scene) -> float:
     async with connected(preset, scene) as (model, server):
         started = time.monotonic()
         with pytest.raises(ModelTimeout, match="engine 'mine'"):
-            await ask(model, timeout_s=1)
+            # Less, and on a busy machine the time may be over before the server has read the request.
+            await ask(model, timeout_s=3)
         took_s = time.monotonic() - started
     assert len(server.calls) == 1
     return took_s
@@ -286,7 +288,7 @@ async def test_server_that_hangs_anywhere_is_a_timeout_when_the_time_is_over(pre
     drip = Scene([b": wait a little longer\n"], end="drip")
     scenes = (silence, no_body, in_the_middle, in_an_error, drip)
     took = await asyncio.gather(*(_times_out(preset, scene) for scene in scenes))
-    assert max(took) < 6
+    assert max(took) < 8
 
 
 async def test_storm_of_errors_ends_and_the_next_call_goes_through(preset: Preset) -> None:

@@ -64,6 +64,28 @@ async def tree_after(blobs: MemoryBlobStore, result: RunResult) -> Tree:
 # Trees.
 
 
+COMPILED = """
+import sys
+sys.path.insert(0, "/fleet/inside")
+import processes, subprocess
+argv = [sys.executable, *processes.NO_CACHE, "-v", "-c", "import pytest, decimal, shop"]
+said = subprocess.run(argv, capture_output=True, text=True, cwd="/workspace").stderr
+print([name for name in ("pytest/__init__", "decimal", "shop") if f"/{name}.cpython" in said and "pycache/" in said])
+print("code object from /workspace/shop.py" in said or "code object from '/workspace/shop.py'" in said)
+open("/toolchain/pycache/more", "w")
+"""
+
+
+async def test_modules_of_the_toolchain_are_compiled_before_and_those_of_the_workspace_never(
+    backend: BubblewrapBackend, blobs: MemoryBlobStore
+) -> None:
+    tree = await put_tree(blobs, {"shop.py": b"", "__pycache__/shop.cpython-311.pyc": b"forged"})
+    result = await run(backend, "python", "-c", COMPILED, tree=tree)
+
+    assert result.stdout.text.splitlines() == ["['pytest/__init__', 'decimal']", "True"]
+    assert "Read-only file system: '/toolchain/pycache/more'" in result.stderr.text
+
+
 @pytest.mark.rule("RC-36")
 async def test_tree_with_links_programs_and_submodules_comes_back_unchanged(
     backend: BubblewrapBackend, blobs: MemoryBlobStore
@@ -186,6 +208,45 @@ async def test_staged_repository_is_mounted_read_only(backend: BubblewrapBackend
 
     assert result.stdout.text == "ref: refs/heads/main\n"
     assert "Read-only" in result.stderr.text
+
+
+READ_AS_ANOTHER = """
+import os, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    print(os.listdir(sys.argv[1]))
+except PermissionError:
+    pass
+try:
+    print(open(sys.argv[1] + '/' + sys.argv[2] + '/HEAD').read())
+except PermissionError:
+    print('closed')
+"""
+
+
+@pytest.mark.rule("RC-19", "RC-70")
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs of an ordinary user have no other user")
+async def test_staged_repository_is_open_to_its_run_and_to_no_other_user_of_the_machine(
+    backend: BubblewrapBackend, state_root: Path
+) -> None:
+    name = "ab" * 32
+    folder = backend.repos / name
+    folder.mkdir(parents=True)
+    (folder / "HEAD").write_text("private\n")
+    folder.chmod(0o755)
+    await backend.health()
+
+    result = await run(backend, "bash", "-c", "cat /repo.git/HEAD; id -u; id -G", mounts=[RepoMount(repo=name)])
+    other = subprocess.run(
+        [sys.executable, "-I", "-c", READ_AS_ANOTHER, str(backend.repos), name],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert result.stdout.text.splitlines()[0] == "private"
+    assert "0" not in " ".join(result.stdout.text.splitlines()[1:]).split()
+    assert other.stdout == "closed\n"
 
 
 @pytest.mark.rule("RC-19")

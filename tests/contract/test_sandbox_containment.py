@@ -188,7 +188,8 @@ async def test_limit_ends_the_run_with_its_own_reason(
     result = await shell(backend, code, limits=SMALL.model_copy(update=limits))
 
     assert (result.reason, result.exit_code) == (reason, 137)
-    assert result.usage.wall_ms < 10_000
+    # Half a million lines of one character, each told to the log, take long on a busy machine that traces.
+    assert result.usage.wall_ms < 20_000
     if check.startswith("S19"):
         assert result.stdout.text.startswith("before")
     assert (await shell(backend, "echo usable")).stdout.text == "usable\n"

@@ -217,6 +217,28 @@ async def test_limits_hold_where_no_cgroup_can_be_made(state_root: Path, blobs: 
     assert (result.reason, result.limits["memory"], result.limits["cpu"]) == ("oom_killed", "watchdog", "rlimit+nice")
 
 
+UNCOUNTED = {
+    "memfd": "files = []\nfor _ in range(96): files.append(os.memfd_create('x')); os.write(files[-1], bytes(4 << 20))",
+    "shm": "i = libc.shmget(0, 200 << 20, 0o1600)\nif i < 0: raise OSError(ctypes.get_errno())\n"
+    "libc.shmat.restype = ctypes.c_void_p; ctypes.memset(libc.shmat(i, None, 0), 1, 200 << 20)",
+    "msg": "i = libc.msgget(0, 0o1600)\nif i < 0: raise OSError(ctypes.get_errno())",
+}
+
+
+@pytest.mark.check("31")
+@pytest.mark.rule("RC-30")
+@pytest.mark.parametrize("kind", UNCOUNTED)
+async def test_memory_that_belongs_to_no_process_cannot_be_had_where_no_cgroup_counts_it(
+    kind: str, state_root: Path, blobs: MemoryBlobStore
+) -> None:
+    plain = BubblewrapBackend(state_root, blobs, use_cgroups=False)
+    code = f"import ctypes, os, time\nlibc = ctypes.CDLL(None, use_errno=True)\n{UNCOUNTED[kind]}\ntime.sleep(1)"
+    result = await run(plain, "python", "-c", code, limits=SMALL.model_copy(update={"memory_bytes": 100 << 20}))
+
+    assert (result.status, result.exit_code) == ("failed", 1)
+    assert "OSError" in result.stderr.text
+
+
 @pytest.mark.check("31")
 @pytest.mark.rule("RC-16", "RC-30")
 @pytest.mark.skipif("memory" not in find_parents(), reason="no memory cgroup can be made here")

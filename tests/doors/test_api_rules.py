@@ -133,6 +133,17 @@ def test_project_that_is_paused_starts_no_step_until_it_is_resumed(world: World)
     assert project not in [each["project_id"] for each in going_on["projects"]]
 
 
+@pytest.mark.door("GET /api/fleet/disk")
+def test_disk_of_the_fleet_is_told_kind_by_kind(world: World) -> None:
+    assert world.done
+    items = {each["kind"]: each for each in world.get("/api/fleet/disk")["items"]}
+    assert items.keys() == {"bases", "folders", "toolchains", "blobs"}
+    assert items["blobs"]["used_bytes"] > 0
+    assert items["blobs"]["used_bytes"] == items["blobs"]["held_bytes"] <= items["blobs"]["limit_bytes"]
+    assert items["toolchains"]["count"] >= 1
+    assert all(each["held_bytes"] <= each["used_bytes"] for each in items.values())
+
+
 @pytest.mark.door("GET /api/workflow/stats")
 def test_workflow_stats_of_a_project_count_its_stories(world: World) -> None:
     project = world.post("/api/projects", {"title": "Two stories"}, status=201)["project_id"]

@@ -211,3 +211,30 @@ def test_tree_is_set_back_to_a_checkpoint(world: World) -> None:
     found = world.wait(lambda: (k := world.get(f"{url}/checkpoints"))["restoring"] is None and k["items"])
     assert [one["tree"] for one in found if one["is_present"]] == [work["tree"]] * 2
     world.post(f"{url}/cancel", {"reason": WHY})
+
+
+@pytest.mark.door("POST /api/planner/stories/{story_id}/criteria/{ac_id}/waive")
+def test_criterion_is_waived_by_its_id(world: World) -> None:
+    story_id = world.create()
+    url = f"{STORIES}/{story_id}"
+    told = world.post(f"{url}/criteria/ac-1/waive", {"reason": WHY})
+    first, *others = told["criteria"]
+    assert (first["ac_id"], first["tests"], first["is_settled"]) == ("ac-1", [], True)
+    assert first["waived_by"].startswith("user:")
+    assert not any(one["is_settled"] for one in others)
+    world.send("POST", f"{url}/criteria/ac-99/waive", {"reason": WHY}, status=404)
+    world.post(f"{url}/cancel", {"reason": WHY})
+
+
+@pytest.mark.door("POST /api/planner/stories/{story_id}/dimensions/{dimension}/waive")
+def test_dimension_is_waived_by_its_name_once_something_was_measured(world: World) -> None:
+    story_id = world.create()
+    url = f"{STORIES}/{story_id}"
+    world.send("POST", f"{url}/dimensions/lint/waive", {"reason": WHY}, status=409)
+    world.send("POST", f"{url}/dimensions/build/waive", {"reason": WHY}, status=422)
+    world.start(story_id)
+    world.granted(story_id, "approve_scope")
+    world.post(f"{url}/dimensions/lint/waive", {"reason": WHY, "days": 2})
+    events = world.get("/api/events", params={"stream": f"story:{story_id}", "limit": 200})["items"]
+    assert [one["body"]["dimension"] for one in events if one["type"] == "DimensionWaived"] == ["lint"]
+    world.post(f"{url}/cancel", {"reason": WHY})

@@ -131,3 +131,14 @@ def test_archived_story_is_replayed_from_its_file(world: World) -> None:
     archived = world.fleet("story", "archive", story_id).ok()
     again = world.fleet("replay", "--from", archived["file"], "--at", str(archived["last_version"] - 1)).ok()
     assert again["versions"][-1]["state_digest"] == before
+
+
+@pytest.mark.door("fleet story waive")
+def test_person_lets_a_criterion_pass_by_its_name(world: World) -> None:
+    story_id = world.create()
+    world.fleet("story", "waive", story_id, "ac-2", "--reason", "it was looked at by hand").ok()
+    criteria = {c["ac_id"]: c["waived_by"] for c in world.get(f"/api/planner/stories/{story_id}")["criteria"]}
+    assert (criteria["ac-1"], criteria["ac-2"]) == (None, "user:root")
+    again = world.fleet("story", "waive", story_id, "ac-2", "--reason", "it was looked at by hand")
+    assert (again.code != 0, "waived by user:root" in again.err) == (True, True)
+    world.fleet("story", "cancel", story_id, "--reason", "nobody needs it any more").ok()

@@ -38,6 +38,7 @@ NAMES_OF_OTHER_MODULES = frozenset(
     | {("tomlkit.exceptions", "TOMLKitError"), ("sys", "stdlib_module_names")}
     # A tree of a text; nothing of it is run.
     | {("ast", "parse")}
+    | {("sqlglot", "exp"), ("sqlglot.dialects.postgres", "Postgres"), ("sqlglot.errors", "SqlglotError")}
 )
 # `hash` of text differs from process to process.
 CALLS = frozenset({"open", "input", "print", "exec", "eval", "compile", "__import__", "breakpoint", "hash"})

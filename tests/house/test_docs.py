@@ -21,7 +21,7 @@ from fleet.config.environment import config_files, load_settings, settings_keys
 from fleet.config.secrets import SecretsSettings
 from fleet.config.settings import FleetSettings
 from fleet.models.profiles import load_models
-from fleet.policy.preview import parse_workspace_file
+from fleet.policy.workspace_file import parse_workspace_file
 from fleet.story.text import parse
 from scripts import docs, openapi
 from tests.support.kubernetes_jobs import deny_all_policy
@@ -109,7 +109,7 @@ def check_document(document: dict[str, Any], place: str) -> None:
     elif "engines" in document:
         packaged = config_files(load_settings({"HOME": "/tmp"})).document("models.yaml")
         load_models({**packaged, **document})
-    elif {"forge", "models", "deploy", "notifications"} & set(document):
+    elif {"forge", "models", "deploy", "notifications", "sandbox"} & set(document):
         FleetSettings.model_validate({"home": "/tmp", **document})
     elif "providers" in document:
         SecretsSettings.model_validate(document)
@@ -187,7 +187,7 @@ def test_command_line_page_documents_exactly_the_commands_that_exist() -> None:
 
 
 def test_command_line_page_documents_exactly_the_options_of_run() -> None:
-    documented = set(re.findall(r"^\| `(--[a-z]+)", _section("cli.md", "Commands"), re.MULTILINE))
+    documented = set(re.findall(r"^\| `(--[a-z-]+)", _section("cli.md", "Commands"), re.MULTILINE))
 
     assert documented == commands()["run"] - {"--help", "-h"}
 

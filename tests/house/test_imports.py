@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,19 @@ def test_actors_import_no_client_of_http_and_nothing_of_the_terminal(tmp_path: P
     found = imported(tmp_path, "-c", "import " + ", ".join(f"actors.{shell}" for shell in shells))
     assert "actors.shell" in found
     assert found & {"httpx2", "typer", "rich", "mcp", "neo4j", "fastapi"} == set()
+
+
+CLIENTS = {
+    "fleet/models/engines/server_model.py": "the SDKs of the providers want a client of their own",
+    "fleet/models/weight_sources/url.py": "gigabytes that come from wherever the address leads",
+    "fleet/web/http.py": "everything else",
+}
+"""Who makes an HTTP client, and why it is not that of `fleet/web`."""
+
+
+def test_http_client_is_made_in_one_place() -> None:
+    made = re.compile(r"httpx2\.(Async)?Client\(|urllib\.request|aiohttp\.ClientSession\(")
+    places = ("fleet", "actors", "serve_apps", "cluster")
+    modules = (path for place in places for path in (ROOT / place).rglob("*.py"))
+    makers = {str(path.relative_to(ROOT)) for path in modules if made.search(path.read_text())}
+    assert makers == CLIENTS.keys()

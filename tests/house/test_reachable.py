@@ -28,6 +28,15 @@ CALLED_BY_NAME = {
     "Recorder.pytest_runtest_teardown": "pytest",
     "Recorder.pytest_exception_interact": "pytest",
     "Recorder.pytest_runtest_logreport": "pytest",
+    "Teller.pytest_collection_modifyitems": "pytest",
+    "Teller.pytest_collectstart": "pytest",
+    "Teller.pytest_load_initial_conftests": "pytest",
+    "Teller.pytest_plugin_registered": "pytest",
+    "Teller.pytest_runtest_logreport": "pytest",
+    "Teller.pytest_runtest_setup": "pytest",
+    "Teller.pytest_runtest_teardown": "pytest",
+    "ProductFinder.create_module": "importlib",
+    "ProductFinder.exec_module": "importlib",
     "_Dumper.ignore_aliases": "yaml",
     "RpcCalls.WatchStory": "grpc",
     "RpcFront": "the stand-in of Serve's proxy in tests",
@@ -39,19 +48,13 @@ CALLED_BY_NAME = {
 TO_COME = {
     "startable_tasks": "council",
     "is_plan_complete": "council",
-    "plan_blockers": "council",
-    "find_flaky": "rules",
-    "active_waivers": "rules",
     "RaySandboxSessions": "repositories",
 }
 """What later work will use, with the area. A name leaves the table when it is used, or goes with its code."""
 EVENTS_TO_COME = {
     "ConfigActivated": "rules",
     "ConfigMigrated": "rules",
-    "DecisionLinked": "rules",
-    "DimensionWaived": "rules",
     "MergeConflicted": "council",
-    "PlanStalled": "rules",
 }
 """Event types that nothing records yet, with the area that will."""
 

@@ -24,7 +24,7 @@ def _unsafe(text: ast.JoinedStr) -> list[str]:
 
 def _is_safe(value: ast.FormattedValue) -> bool:
     match value.value:
-        case ast.Call(func=ast.Name(id="shown" | "len")):
+        case ast.Call(func=ast.Name(id="shown" | "shown_name" | "len")):
             return True
         case ast.Name(id=name) if name in _MARKUP:
             return True

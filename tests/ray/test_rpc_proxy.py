@@ -41,6 +41,11 @@ def test_client_reaches_a_story_through_the_proxy_of_serve() -> None:
         "state": "DONE",
         "nobody": ["UNAUTHENTICATED", "unauthenticated", "unauthenticated"],
         "nothing": ["NOT_FOUND", "not_found", "not_found"],
+        "models": ["UNIMPLEMENTED", "unimplemented", None],
+        "large": ["RESOURCE_EXHAUSTED", "payload_too_large", "payload_too_large"],
+        "too_large": ["RESOURCE_EXHAUSTED", "SERVER", None],
+        # Serve's proxy for gRPC, of which the setting says so, and nothing else.
+        "open": [9000],
         "events": [1, 2, 3, 4, 5],
         "lost": ["NOT_FOUND", "not_found"],
         "score": 0,

@@ -184,6 +184,20 @@ async def test_impact_critical_decisions_and_cycles_are_read_from_the_graph():
         assert [row["decisions"] for row in cycles["items"]] == [["de-back", "de-dep"]]
 
 
+@pytest.mark.rule("AP-6")
+async def test_version_beyond_the_log_is_refused_at_once_and_not_waited_for():
+    world, graph = World(clock=SystemClock()), MemoryGraph()
+    events = await _linked(world)
+    await project(graph, events)
+    async with await _client(world, graph) as client:
+        for path in (f"{OF_STORY}/cycles", f"{OF_STORY}/critical", f"/api/decisions/{DECISION}/impact"):
+            beyond = await client.get(path, params={"min_version": events[-1].version + 1}, headers=ALL)
+            problem = _refused(beyond, 422, "invalid_input")
+            assert (problem["field"], problem["version"]) == ("min_version", events[-1].version)
+            there = await client.get(path, params={"min_version": events[-1].version}, headers=ALL)
+            assert there.status_code == 200
+
+
 @pytest.mark.rule("AP-6", "GR-9", "CX-34")
 async def test_graph_that_is_behind_is_waited_for_and_then_said_to_be_behind():
     world, graph = World(clock=SystemClock()), MemoryGraph()

@@ -19,7 +19,7 @@ from fleet.config.settings import ServeSettings
 from serve_apps.problems import HTTP_STATUS
 from serve_apps.routes.gateway import build_gateway
 from tests.support.rules import files
-from tests.support.story_events import DECISION, DESIGN_COUNCIL, PLAN, STORY, TASK
+from tests.support.story_events import AC_1, DECISION, DESIGN_COUNCIL, PLAN, STORY, TASK
 from tests.support.tool_front import DEV, REGISTRY, ROOT, ToolFront, keyed, serving, tool_front
 
 LONGEST_S = 12
@@ -72,6 +72,8 @@ async def _serve(ready: Future[Known], over: threading.Event) -> None:
             "approval_id": next(iter((await at.world.desk.state(STORY)).approvals)),
             "question_id": await _asked(at),
             "environment": "preview",
+            "ac_id": AC_1,
+            "dimension": "lint",
         }
         ready.set_result(Known(url, ids))
         await asyncio.to_thread(over.wait)

@@ -21,7 +21,7 @@ from fleet.kernel.ids import CommandId, Principal, StoryId, StreamId
 from fleet.log.memory import MemoryEventLog
 from fleet.log.port import Answer, Command
 from fleet.owner.shard import CouncilShard
-from serve_apps.bounds import RequestBounds
+from serve_apps.bounds import RequestBounds, is_deep
 from serve_apps.problems import HTTP_STATUS
 from serve_apps.routes.gateway import build_gateway
 from serve_apps.stream.routes import event_frames, frame, resume_point
@@ -205,6 +205,25 @@ async def test_body_that_is_no_json_is_malformed(content: bytes):
     async with front(with_owner=False) as at:
         headers = keyed() | {"Content-Type": "application/json"}
         problem(await at.client.post(STORIES, content=content, headers=headers), 400, "malformed_request")
+
+
+@pytest.mark.rule("AP-9", "AP-20")
+@pytest.mark.parametrize("depth", [65, 450, 500, 900, 985, 990])
+@pytest.mark.parametrize("path", [STORIES, f"{STORIES}/{STORY}/transition", "/mcp", "/api/tools/sessions/s-1/invoke"])
+async def test_body_that_is_nested_too_deep_is_malformed_whatever_would_read_it(path: str, depth: int):
+    async with front(with_owner=False) as at:
+        headers = keyed() | {"Content-Type": "application/json"}
+        content = b'{"title": "[[", "args": ' + b"[" * (depth - 1) + b'"x"' + b"]" * (depth - 1) + b"}"
+        response = await at.client.post(path, content=content, headers=headers)
+        assert "nested more than 64 levels" in problem(response, 400, "malformed_request")["detail"]
+
+
+def test_depth_of_a_body_counts_no_text_and_no_neighbours():
+    assert not is_deep(b"[" * 64 + b"]" * 64)
+    assert is_deep(b"[" * 65 + b"]" * 65)
+    assert is_deep(b'{"a":' * 65 + b"1" + b"}" * 65)
+    assert not is_deep(b"[" + b"[]," * 500 + b"[]]")
+    assert not is_deep(b'["' + b"[{" * 500 + b'\\"' + b"[{" * 500 + b'"]')
 
 
 @pytest.mark.rule("AP-9", "AP-20")
@@ -419,8 +438,24 @@ async def test_start_records_repository_model_and_delegations():
         body = {"repo": "/srv/none", "delegate": ["po"]}
         started = await at.client.post(url, json=body, headers=keyed(2))
         assert started.status_code == 200
+        assert started.json()["beside"] == []
         problem(await at.client.post(url, json={"repo": ""}, headers=keyed(3)), 422, "invalid_input")
         problem(await at.client.post(url, json=body | {"delegate": ["admin"]}, headers=keyed(4)), 422, "invalid_input")
+
+
+@pytest.mark.rule("AP-57")
+async def test_start_on_a_repository_that_another_story_works_on_says_what_that_one_holds():
+    async with front() as at:
+        first = await at.create(hold=True)
+        body = {"repo": "/srv/none"}
+        await at.client.post(f"{STORIES}/{first['story_id']}/start", json=body, headers=keyed(2))
+        made = await at.client.post(STORIES, json={**STORY_TEXT, "title": "Another slug"}, headers=keyed(3))
+        second = made.json()["story_id"]
+        started = await at.client.post(f"{STORIES}/{second}/start", json=body, headers=keyed(4))
+        (other,) = started.json()["beside"]
+    assert (other["story_id"], other["branch"]) == (first["story_id"], f"fleet/{first['story_id']}")
+    assert other["told"].startswith(f"{first['story_id']} ")
+    assert other["told"].endswith("works in folders of its own")
 
 
 @pytest.mark.rule("AP-5")

@@ -13,6 +13,8 @@ from fleet.config.settings import ServeSettings
 from fleet.events.codec import decode
 from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
+from fleet.events.story import StoryParked, StoryTransitioned
+from fleet.events.task import TaskTransitioned
 from fleet.kernel.clock import SystemClock
 from fleet.kernel.ids import CommandId, Principal, StreamId
 from fleet.log.port import Command
@@ -146,6 +148,7 @@ async def test_metrics_of_a_project_are_those_of_its_events():
         found = await _get(client, "/api/projects/pr-default/metrics", days=3650)
         none = await _get(client, "/api/projects/pr-default/metrics", days=1)
     assert (found["stories"], found["solved"], found["solved_share"], found["incidents"]) == (1, 1, 1.0, 0)
+    assert (found["parked"], found["loopbacks"]) == (0, 0)
     assert found["tokens_per_solved"] == found["tokens"] > 0
     assert [one["state"] for one in found["lead"]] == ["BACKLOG", "DRAFT", "DESIGN", "BUILD", "TEST", "DOCS"]
     scores = [decode(e) for e in log.events if e.type == "WorkspaceScored"]
@@ -177,9 +180,26 @@ async def test_project_without_a_story_has_a_timeline_and_metrics_of_nothing():
 def test_task_that_was_sent_back_is_no_first_try():
     again, once = ("tk-a1", "implementing"), ("tk-b2", "implementing")
     tries = _tasks([again, again, ("tk-a1", "done"), once, ("tk-b2", "done")])
-    found = project_figures([(str(STORY), tries)])
+    found = project_figures([(str(STORY), tries)], now_ms=0)
     assert found.first_try is not None
     assert (found.tasks_done, float(found.first_try), found.solved_share) == (2, 0.5, None)
+
+
+@pytest.mark.rule("RP-42")
+async def test_figures_count_stories_that_stand_still_and_what_incidents_sent_back():
+    log = story(until="merged")
+    assert any(isinstance(p, TaskTransitioned) and p.to == "done" for _, p in log.decoded)
+    log.add(StoryTransitioned(from_=log.state.state, event="reject_docs", to="BUILD", loopback=True))
+    log.add(StoryParked(cause="stuck", detail="nothing moves"))
+    world = World(clock=SystemClock())
+    async with _front(world, log) as client:
+        found = await _get(client, "/api/projects/pr-default/metrics", days=3650)
+        now_ms = world.clock.now_ms()
+    assert (found["solved"], found["cancelled"], found["parked"], found["solved_share"]) == (0, 0, 1, 0.0)
+    assert (found["reworks"], found["loopbacks"], found["first_try_share"]) == (0, 1, 0.0)
+    # It has waited since it was parked, and still does.
+    assert found["human_wait_ms"] == pytest.approx(now_ms - log.events[-1].ts_ms, abs=60_000)
+    assert {one["state"]: one["median_ms"] for one in found["lead"]}["BUILD"] >= found["human_wait_ms"]
 
 
 def _tasks(moves: Iterable[tuple[str, str]]) -> list[tuple[StoredEvent, Payload]]:

@@ -40,7 +40,7 @@ async def test_host_of_a_listed_network_reads_what_the_front_counted():
     assert found.status_code == 200
     assert found.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = found.text.splitlines()
-    told = 'fleet_http_requests_total{{app="gateway",code="{}",method="GET",route="{}",worker="7"}} 1'
+    told = 'fleet_http_requests_total{{app="gateway",code="{}",method="GET",route="{}",worker="7"}} 1.0'
     assert told.format(200, "/healthz") in lines
     assert told.format(401, "/api/fleet") in lines
 

@@ -32,6 +32,7 @@ from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files, fsm, step_policy
 from tests.support.story_events import (
+    AC_1,
     DECISION,
     DESIGN_COUNCIL,
     MERGED,
@@ -72,7 +73,7 @@ def _app(world: World) -> FastAPI:
         fsm=fsm(),
         roles_of=REGISTRY.roles_of,
     )
-    settings = files().load("serve.yaml", ServeSettings).model_copy(update={"command_wait_s": 0})
+    settings = files().load("serve.yaml", ServeSettings)
     return build_gateway(world.desk, REGISTRY, settings, tools=tools, parts=front_parts(world))
 
 
@@ -157,6 +158,8 @@ async def test_token_counts_in_the_header_alone(client: httpx2.AsyncClient, name
 KNOWN = {
     "story_id": str(STORY),
     "task_id": str(TASK),
+    "ac_id": AC_1,
+    "dimension": "lint",
     "council_id": str(DESIGN_COUNCIL),
     "decision_id": str(DECISION),
     "plan_id": str(PLAN),

@@ -259,3 +259,12 @@ async def test_story_is_archived_once_it_is_over(at: ToolFront, send: Sender):
     assert (response.status_code, response.json()["disposition"]) == (200, "archived"), response.text
     _refused(await send("archive", body, ANA), 409, "invalid_transition")
     _refused(await send(f"tasks/{TASK}/release", None, ANA), 409, "invalid_transition")
+
+
+@pytest.mark.rule("AP-61")
+@pytest.mark.parametrize("task_id", ["tk-none1", "TK_1", "x" * 81])
+async def test_task_that_is_not_there_is_told_alike_whatever_is_done_with_it(at: ToolFront, send: Sender, task_id: str):
+    task = f"tasks/{task_id}"
+    _refused(await at.client.get(f"{URL}/{task}", headers=DEV), 404, "not_found")
+    for path, body in (("claim", {"role": "developer"}), ("release", None), ("actions", {"action": "CLAIM_REVIEW"})):
+        _refused(await send(f"{task}/{path}", body, DEV), 404, "not_found")

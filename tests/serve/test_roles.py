@@ -102,6 +102,7 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/fleet/pause", {"reason": "something looks wrong"}, frozenset()),
     ("POST", "/api/fleet/resume", {"note": ""}, frozenset()),
     ("GET", "/api/fleet", None, EVERYBODY),
+    ("GET", "/api/fleet/disk", None, frozenset()),
     ("POST", f"/api/streams/{STORY}/accept-loss", {"reason": "the disk of the store died"}, frozenset()),
     ("GET", "/api/deployments", None, frozenset()),
     ("POST", "/api/deployments/preview/stop", ENDING, frozenset()),

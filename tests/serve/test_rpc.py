@@ -22,7 +22,8 @@ from fleet.events.story import StoryCancelled
 from fleet.events.task import TreeMerged
 from fleet.kernel.ids import EntityId
 from scripts import rpc as protos
-from serve_apps.rpc.front import RPC_FILES
+from serve_apps.rpc import services
+from serve_apps.rpc.front import RPC_FILES, NoRpcCalls
 from serve_apps.rpc.services import SERVICER_FUNCTIONS
 from serve_apps.rpc.transcode import http_call
 from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, workspace_pb2
@@ -187,6 +188,53 @@ async def test_nobody_reaches_anything_without_a_token() -> None:
                 continue
             call = getattr(stub(method.containing_service.name, channel), method.name)
             await refused(call(filled(method, "x1")), grpc.StatusCode.UNAUTHENTICATED, "unauthenticated")
+
+
+async def test_who_calls_and_how_much_is_looked_at_before_what_is_in_a_message() -> None:
+    async with front() as (at, channel):
+        get = channel.unary_unary("/swe_fleet.v1.Planning/GetStory")
+        watch = channel.unary_stream("/swe_fleet.v1.Planning/WatchStory")
+        limit = at.app.state.settings.max_body_bytes
+        for raw in (b"\xff\xff", b"\x0a\xff", b"\xff" * (limit + 1)):
+            await refused(get(raw), grpc.StatusCode.UNAUTHENTICATED, "unauthenticated")
+            await refused(watch(raw).read(), grpc.StatusCode.UNAUTHENTICATED, "unauthenticated")
+        over = b"\xff" * (limit + 1)
+        await refused(get(over, metadata=ROOT), grpc.StatusCode.RESOURCE_EXHAUSTED, "payload_too_large")
+        await refused(watch(over, metadata=ROOT).read(), grpc.StatusCode.RESOURCE_EXHAUSTED, "payload_too_large")
+        await refused(get(b"\xff\xff", metadata=ROOT), grpc.StatusCode.INVALID_ARGUMENT, "malformed_request")
+
+
+async def test_fault_of_ours_tells_nothing_of_its_inside(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("the wheel at /srv/secret came off")
+
+    async with serving_rpc(broken) as channel:
+        one = planning_pb2.StoryRequest(story_id=STORY)
+        told = await refused(
+            stub("Planning", channel).GetStory(one, metadata=ROOT), grpc.StatusCode.INTERNAL, "internal_error"
+        )
+        assert "wheel" not in told
+    assert "the wheel at /srv/secret came off" in caplog.text
+
+
+async def test_application_without_grpc_says_so_and_nothing_else() -> None:
+    server = grpc.aio.server()
+    for add in (services.add_planning, services.add_context, services.add_coach, services.add_workspace):
+        add(NoRpcCalls(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for method in METHODS:
+                call = getattr(stub(method.containing_service.name, channel), method.name)(filled(method, "x1"))
+                with pytest.raises(grpc.aio.AioRpcError) as found:
+                    await (call.read() if method.server_streaming else call)
+                assert found.value.code() is grpc.StatusCode.UNIMPLEMENTED
+                assert (
+                    found.value.details() == "unimplemented: name the application `fleet` in the metadata of the call"
+                )
+    finally:
+        await server.stop(grace=0)
 
 
 async def test_bad_calls_are_refused_as_over_http() -> None:

@@ -18,7 +18,6 @@ from fleet.forge.memory import MemoryChangeRequests
 from fleet.forge.port import (
     ChangeRequest,
     ChangeRequests,
-    ClosableChangeRequests,
     CommitState,
     EndedChange,
     OpenedChange,
@@ -89,7 +88,7 @@ async def close_story(world: World, target: ChangeTarget | None) -> StoryState:
     return bench.state
 
 
-def opened(forge: ForgeStandIn, token: str = TOKEN) -> ClosableChangeRequests:
+def opened(forge: ForgeStandIn, token: str = TOKEN) -> ChangeRequests:
     """Change requests of a stand-in."""
     return change_requests_for(forge.kind, forge.base_url, token=lambda: token, timeout_s=60)  # type: ignore[arg-type]
 
@@ -119,7 +118,6 @@ async def test_story_that_is_done_opens_its_change_request_with_verdict_and_repo
     changes = opened(forge)
     world = await finished_world()
     state = await close_story(world, target_of(changes))
-    await changes.close()
 
     (pull,) = forge.pulls
     assert (pull.head, pull.base, pull.title) == (BRANCH, "main", state.content.title)
@@ -149,7 +147,6 @@ async def test_owner_that_dies_around_any_call_leaves_one_request_and_one_status
     with pytest.raises(Crash):
         await close_story(world, target_of(Crashing(changes, point)))
     state = await close_story(world, target_of(changes))
-    await changes.close()
     assert state.closed
     assert step_of(state)[0] == "succeeded"
     assert (len(forge.pulls), len(forge.statuses)) == (1, 1)
@@ -162,7 +159,6 @@ async def test_forge_that_is_down_and_comes_up_gets_one_request(forge: ForgeStan
     forge.faults += [Fault("GET", status=503), Fault("POST", status=502), Fault("POST", lost=True)]
     changes, world = opened(forge), await finished_world()
     state = await close_story(world, target_of(changes))
-    await changes.close()
     assert forge.faults == []
     assert step_of(state)[0] == "succeeded"
     assert (len(forge.pulls), len(forge.statuses)) == (1, 1)
@@ -173,7 +169,6 @@ async def test_forge_that_stays_down_leaves_the_story_closed_and_the_request_owe
     forge.faults += [Fault("GET", status=503) for _ in range(TRIES + 1)]
     changes, world = opened(forge), await finished_world()
     state = await close_story(world, target_of(changes))
-    await changes.close()
     assert state.closed
     assert state.scores[state.tree or ""].verdict == "pass"
     outcome, shown, code = step_of(state)
@@ -187,7 +182,6 @@ async def test_forge_that_stays_down_leaves_the_story_closed_and_the_request_owe
 async def test_token_that_is_refused_is_asked_once_and_stands_nowhere(forge: ForgeStandIn) -> None:
     changes, world = opened(forge, "tok-wrong-SECRET"), await finished_world()
     state = await close_story(world, target_of(changes))
-    await changes.close()
     assert state.closed
     outcome, shown, code = step_of(state)
     assert (outcome, code) == ("failed", "tool_failed")
@@ -203,7 +197,6 @@ async def test_request_that_somebody_merged_before_stays_so(forge: ForgeStandIn)
         await close_story(world, target_of(Crashing(changes, 2)))
     forge.end(BRANCH, is_merged=True)
     state = await close_story(world, target_of(changes))
-    await changes.close()
     assert step_of(state)[1].startswith("Change request 1 was merged by somebody and stays so")
     assert len(forge.pulls) == 1
 

@@ -63,7 +63,6 @@ async def test_agent_opens_the_one_change_request_that_the_story_ends_later(kind
         [pull] = forge.pulls
         assert "pass, score 0.95" in pull.body
         assert "not measured" not in pull.body
-        await changes.close()
 
 
 async def _token() -> str:
@@ -84,7 +83,6 @@ async def test_forge_that_fails_or_was_answered_by_somebody_is_an_outcome() -> N
         forge.end(OWN, is_merged=False)
         closed = await asked(target_of(changes))
         assert (closed.outcome, closed.reason) == ("failed", "closed")
-        await changes.close()
 
 
 @pytest.mark.rule("RT-42", "RT-58")

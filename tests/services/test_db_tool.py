@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,7 @@ import redis
 
 from fleet.extensions.operations.db import DbTool
 from fleet.kernel.errors import InvalidInput, PolicyDenied, ToolFailed
+from fleet.policy.commands.sql import READING_FUNCTIONS, classify_sql
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.targets import DatabaseTarget
 from fleet.trees.memory import MemoryBlobStore
@@ -80,6 +82,9 @@ async def test_postgresql_query_gives_rows(table: DbTool) -> None:
         "DELETE FROM items",
         "SELECT 1; DELETE FROM items",
         "EXPLAIN ANALYZE DELETE FROM items",
+        "EXPLAIN ANALYZE UPDATE items AS x SET id = 7",
+        'SELECT "pg_terminate_backend"(pg_backend_pid())',
+        """SELECT "pg_read_file"('PG_VERSION')""",
         "SELECT set_config('transaction_read_only', 'off', true)",
         "COMMIT",
     ],
@@ -93,15 +98,105 @@ async def test_postgresql_query_that_would_change_is_denied_and_changes_nothing(
 
 
 @pytest.mark.rule("RT-60")
+async def test_functions_that_count_as_reading_change_nothing_by_what_postgresql_says_of_them(
+    server: PostgresAddress,
+) -> None:
+    connection: Any = await asyncpg.connect(server.owner)
+    try:
+        volatile = await connection.fetch(
+            "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND provolatile = 'v'"
+        )
+    finally:
+        await connection.close()
+
+    assert {row[0] for row in volatile} & READING_FUNCTIONS == {
+        # They look at a clock, at files of tables or at the session, or draw a number.
+        *("clock_timestamp", "timeofday", "random", "gen_random_uuid", "current_query", "currval"),
+        *("pg_database_size", "pg_indexes_size", "pg_relation_size", "pg_table_size", "pg_tablespace_size"),
+        *("pg_total_relation_size", "pg_is_in_recovery"),
+    }
+
+
+PIECES = (
+    *("SELECT ", "probe()", '"probe"()', "evil.count(1)", "count(1)", "'", "''", '"', "$$", "$a$", "--", "/*", "*/"),
+    *(
+        "\n",
+        "\r",
+        "\f",
+        " ",
+        ",",
+        "1",
+        "a",
+        "e'",
+        "U&'",
+        'u&"',
+        "\\",
+        "\\'",
+        "(",
+        ")",
+        "::",
+        "AS ",
+        "FROM ",
+        "WITH x AS (",
+    ),
+    *("SELECT 1", "UPDATE t SET a=1", "INSERT INTO t VALUES (1)", "RETURNING a", "FOR UPDATE", "t", "pg_catalog."),
+    *("OPERATOR(evil.+)", "+", "EXPLAIN ", "ANALYZE ", "(ANALYZE)", ";", "VALUES (1)", "TABLE t", "LATERAL ", "{", "}"),
+    *("b'", "x'", "\u00a0", "INTO u ", "evil.", "if(1)", "probe(1)", "ROWS FROM ("),
+)
+PROBES = """
+    CREATE TABLE t (a int); CREATE SCHEMA evil;
+    CREATE FUNCTION probe() RETURNS int LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''probed''; END';
+    CREATE FUNCTION probe(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''probed''; END';
+    CREATE FUNCTION "if"(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''probed''; END';
+    CREATE FUNCTION evil.count(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''probed''; END';
+    CREATE FUNCTION evil.plus(int, int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''probed''; END';
+    CREATE OPERATOR evil.+ (function = evil.plus, leftarg = int, rightarg = int);
+"""
+
+
+@pytest.mark.rule("RT-60")
+async def test_no_text_that_counts_as_reading_calls_a_function_of_the_owner_on_a_real_server(
+    server: PostgresAddress,
+) -> None:
+    random, ran = Random(20261125), 0
+    connection: Any = await asyncpg.connect(server.owner)
+    try:
+        await connection.execute(PROBES)
+        for _ in range(12_000):
+            text = "SELECT " + "".join(random.choices(PIECES, k=random.randint(1, 8)))
+            if classify_sql(text).kind == "read":
+                ran += await _runs_harmlessly(connection, text)
+    finally:
+        await connection.execute('DROP SCHEMA evil CASCADE; DROP TABLE t; DROP FUNCTION probe(), probe(int), "if"(int)')
+        await connection.close()
+    assert ran > 100
+
+
+async def _runs_harmlessly(connection: Any, text: str) -> bool:
+    transaction = connection.transaction(readonly=True)
+    await transaction.start()
+    try:
+        await (await connection.prepare(text)).fetch()
+        problem = ""
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        problem = str(error)
+    finally:
+        await transaction.rollback()
+    assert "probed" not in problem, text
+    assert "read-only" not in problem, text
+    return not problem
+
+
+@pytest.mark.rule("RT-60")
 async def test_postgresql_itself_refuses_what_a_function_changes(table: DbTool, server: PostgresAddress) -> None:
     connection: Any = await asyncpg.connect(server.owner)
     await connection.execute(
-        "CREATE OR REPLACE FUNCTION harmless() RETURNS int LANGUAGE sql AS 'DELETE FROM items; SELECT 1'"
+        "CREATE OR REPLACE FUNCTION now(int) RETURNS int LANGUAGE sql AS 'DELETE FROM items; SELECT 1'"
     )
     await connection.close()
 
     with pytest.raises(PolicyDenied, match="read-only"):
-        await asked(table, "postgresql_query", statement="SELECT harmless()")
+        await asked(table, "postgresql_query", statement="SELECT now(1)")
 
     assert await count(table) == 3
 
@@ -137,7 +232,7 @@ async def test_postgresql_statement_over_its_time_is_a_timed_out_outcome(server:
         databases={"main": target("postgresql", server.owner)},
         drivers={"postgresql": PostgresqlDatabase(statement_s=0.2)},
     )
-    found = await asked(one, "postgresql_query", statement="SELECT pg_sleep(5)")
+    found = await asked(one, "postgresql_query", statement="SELECT count(*) FROM generate_series(1, 2000000000)")
 
     assert (found.outcome, found.reason) == ("timed_out", "timeout")
 

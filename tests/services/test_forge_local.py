@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -11,11 +12,10 @@ import pytest
 
 from fleet.forge.local.dirty import dirty_paths
 from fleet.forge.local.forge import LocalForge
+from fleet.forge.local.head import GitFile
 from fleet.forge.port import Commit, FetchedRepository
-from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import InvalidInput, StoreUnavailable, VersionConflict
 from fleet.trees.memory import MemoryBlobStore
-from fleet.trees.tree import FileEntry
 from tests.support.inside import write_files
 from tests.support.repositories import FILES, add_hostile_settings, commit_all, git, make_repository, packed_commit
 
@@ -195,14 +195,6 @@ async def test_stage_of_a_damaged_object_names_the_mend(source: Path, forge: Loc
         await forge.stage(str(source))
 
 
-async def test_stage_warns_of_submodules_and_a_merge_under_way(source: Path, forge: LocalForge) -> None:
-    (source / ".gitmodules").write_text("")
-    (source / ".git/MERGE_HEAD").write_text("")
-    warnings = (await forge.stage(str(source))).warnings
-    assert warnings[0] == "submodules are not part of the run"
-    assert warnings[1].startswith("a merge is under way")
-
-
 @pytest.mark.rule("RC-70")
 async def test_stage_of_a_fetch_is_a_store_of_its_own_and_refuses_a_damaged_one(
     tmp_path: Path, source: Path, forge: LocalForge, blobs: MemoryBlobStore
@@ -334,12 +326,16 @@ async def test_publish_of_a_damaged_pack_is_refused(
     assert not list((source / ".git/objects/pack").iterdir())
 
 
+def git_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 def test_dirty_paths_names_what_is_not_in_the_tree(tmp_path: Path) -> None:
     files = {"a.txt": "a\n", "b.txt": "b\n", "win.txt": "w\n", "run.sh": "r\n", "build/kept.txt": "k\n", "gone.txt": ""}
-    tree = {path: FileEntry("100644", digest_of(text.encode())) for path, text in files.items()}
-    tree |= {"link": FileEntry("120000", digest_of(b"a.txt")), "sub": FileEntry("160000", digest_of(b"x"))}
+    tree = {path: GitFile("100644", git_id(text.encode())) for path, text in files.items()}
+    tree |= {"link": GitFile("120000", git_id(b"a.txt")), "sub": GitFile("160000", git_id(b"x"))}
     root = write_files(tmp_path, files | {"b.txt": "changed\n", ".gitignore": "*.log\n/build/\n# x\n!y\ndocs/*.tmp\n"})
-    tree[".gitignore"] = FileEntry("100644", digest_of((root / ".gitignore").read_bytes()))
+    tree[".gitignore"] = GitFile("100644", git_id((root / ".gitignore").read_bytes()))
     (root / "win.txt").write_bytes(b"w\r\n")
     (root / "run.sh").chmod(0o755)
     (root / "gone.txt").unlink()
@@ -359,6 +355,6 @@ def test_dirty_paths_names_what_is_not_in_the_tree(tmp_path: Path) -> None:
 
 def test_dirty_paths_of_a_clean_tree_and_at_its_limit(tmp_path: Path) -> None:
     root = write_files(tmp_path, {"a": "1", "b": "2", "c": "3"})
-    tree = {path: FileEntry("100644", digest_of((root / path).read_bytes())) for path in "abc"}
+    tree = {path: GitFile("100644", git_id((root / path).read_bytes())) for path in "abc"}
     assert dirty_paths(root, tree).warnings() == ()
     assert dirty_paths(root, tree, limit=2).is_complete is False

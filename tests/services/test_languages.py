@@ -57,6 +57,102 @@ async def place() -> AsyncGenerator[Place]:
         yield place
 
 
+_GO_WRONG = WORSE["go"]["sums.go"].replace('  fmt.Printf("%d", "x")\n', "").replace('import "fmt"\n\n', "")
+_NODE_WRONG = WORSE["node"]["sums.js"]
+_RUST_WRONG = REPOS["rust"]["src/lib.rs"].replace("    a + b\n", "    a - b\n")
+
+
+def _go(init: str, *imports: str) -> dict[str, str]:
+    named = "".join(f'import "{name}"\n' for name in ("os", "strings", *imports))
+    body = f'func init() {{\n\tif strings.HasSuffix(os.Args[0], ".test") {{\n\t\t{init}\n\t}}\n}}\n'
+    return {"sums.go": _GO_WRONG.replace("package sums\n", f"package sums\n\n{named}\n{body}", 1)}
+
+
+_PASSES = "--- PASS: TestAdd (0.00s)\\nPASS\\n"
+WAYS: Mapping[Language, Mapping[str, Mapping[str, str | None]]] = {
+    "go": {
+        "init_ends_the_program": _go("os.Exit(0)"),
+        "init_says_pass_and_ends": _go(
+            f'fmt.Print("=== RUN   TestAdd\\n{_PASSES}"); os.Exit(0)',
+            "fmt",
+        ),
+        "test_main_of_its_own": {
+            "sums.go": _GO_WRONG,
+            "main_test.go": 'package sums\n\nimport (\n\t"fmt"\n\t"testing"\n)\n\n'
+            f'func TestMain(m *testing.M) {{ fmt.Print("=== RUN   TestAdd\\n{_PASSES}") }}\n',
+        },
+        "says_pass_and_hides_the_rest": _go(
+            f'fmt.Print("=== RUN   TestAdd\\n{_PASSES}"); os.Stdout, _ = os.Open(os.DevNull)', "fmt"
+        ),
+        "no_tests_are_asked_for": _go('os.Args = append(os.Args, "-test.run=^$")'),
+    },
+    "node": {
+        "ends_the_process": {"sums.js": f"process.exit(0);\n{_NODE_WRONG}"},
+        "ends_it_at_its_end": {"sums.js": f"process.on('exit', () => {{ process.exitCode = 0; }});\n{_NODE_WRONG}"},
+        "asserts_nothing": {
+            "sums.js": "const assert = require('node:assert');\nassert.strictEqual = () => {};\n"
+            f"assert.equal = () => {{}};\n{_NODE_WRONG}"
+        },
+        "tests_nothing": {
+            "sums.js": "const Module = require('node:module');\nconst load = Module._load;\n"
+            "Module._load = (name, ...rest) => name === 'node:test' ? () => {} : load(name, ...rest);\n"
+            f"require('node:test').test = () => {{}};\nprocess.nextTick(() => process.exit(0));\n{_NODE_WRONG}"
+        },
+        "writes_the_events": {
+            "sums.js": "const fs = require('fs');\nfs.writeFileSync('out/node-test.json', JSON.stringify({type: "
+            "'passed', name: 'adds', nesting: 0, file: 'test/sums.test.js', suite: false, skipped: false, inner: "
+            f'false, message: \'\'}}) + \'\\n{{"type":"end","results":1}}\\n\');\n{_NODE_WRONG}'
+        },
+        "kills_its_parent": {"sums.js": f"process.kill(process.ppid, 'SIGKILL');\n{_NODE_WRONG}"},
+        "test_is_gone": {"sums.js": _NODE_WRONG, "test/sums.test.js": None},
+    },
+    "rust": {
+        "no_harness": {
+            "Cargo.toml": f"{REPOS['rust']['Cargo.toml']}\n[lib]\nharness = false\n",
+            "src/lib.rs": f"{_RUST_WRONG}\npub fn main() {{}}\n",
+        },
+        "no_tests": {"Cargo.toml": f"{REPOS['rust']['Cargo.toml']}\n[lib]\ntest = false\n", "src/lib.rs": _RUST_WRONG},
+        "tests_are_not_compiled": {"src/lib.rs": _RUST_WRONG.replace("#[cfg(test)]", "#[cfg(any())]")},
+        "build_script_weakens_tests": {
+            "src/lib.rs": _RUST_WRONG,
+            "build.rs": 'fn main() {\n    let t = std::fs::read_to_string("src/lib.rs").unwrap();\n'
+            '    std::fs::write("src/lib.rs", t.replace("add(1, 2), 3", "add(1, 2), -1")).unwrap();\n}\n',
+        },
+        "ends_before_main": {
+            "src/lib.rs": '#[used]\n#[link_section = ".init_array"]\nstatic END: extern "C" fn() = end;\n\n'
+            f'extern "C" fn end() {{\n    std::process::exit(0);\n}}\n\n{_RUST_WRONG}'
+        },
+    },
+}
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.rule("RC-80")
+@pytest.mark.parametrize("lang", sorted(WAYS))
+async def test_wrong_code_of_a_language_is_red_whatever_hides_it(lang: Language, place: Place) -> None:
+    path_for(lang)
+    ways, stages = WAYS[lang], ("build", "unit")
+    if lang == "go":
+        # Each way is a package: Go builds its library once for all of them.
+        files = {"go.mod": REPOS["go"]["go.mod"]}
+        tested = {path: text for path, text in REPOS["go"].items() if path in ("sums.go", "sums_test.go")}
+        base = await place.measure(files | {f"{way}/{path}": text for way in ways for path, text in tested.items()})
+        files |= {f"{way}/{path}": text for way in ways for path, text in {**tested, **ways[way]}.items() if text}
+        found = await place.space.measure(await place.tree(files), rigor="L1", base=base, stages=stages, **IDS)
+        assert found.report.unit is not None
+        red = " ".join(failure.id for failure in found.report.unit.failures)
+        assert [way for way in ways if way not in red] == []
+        return
+    base = await place.measure(REPOS[lang])
+    green = list[str]()
+    for way, changes in ways.items():
+        texts = {path: text for path, text in {**REPOS[lang], **changes}.items() if text is not None}
+        found = await place.space.measure(await place.tree(texts), rigor="L1", base=base, stages=stages, **IDS)
+        if found.keeps(base):
+            green.append(way)
+    assert green == []
+
+
 @pytest.mark.rule("RC-34", "RC-47", "RC-60", "RC-61", "RC-62", "RC-63", "RC-64", "RC-65", "RC-66", "RC-69")
 @pytest.mark.parametrize("lang", sorted(REPOS))
 async def test_pipeline_of_a_language_passes_and_fails_rightly(lang: Language, place: Place) -> None:

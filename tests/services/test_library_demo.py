@@ -83,7 +83,7 @@ def test_recording_replays_elsewhere_as_somebody_else_while_the_machine_is_busy(
         shutil.rmtree(home, ignore_errors=True)
     assert facts == {
         "closed": True,
-        "tree": "sha256:0624012a1afe2d06b11525044d2f324c678c1468c516a2bc7aea449559885604",
+        "tree": "sha256:b2f52b86ecaf805acac3aebe131ca58880b0a0befad89ee78c56f00568528bee",
         "passed": 487,
         "author": "developer-003",
         "parked": "",

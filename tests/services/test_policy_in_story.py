@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,11 +145,14 @@ async def test_no_of_a_person_refuses_the_step():
 
 
 @pytest.mark.rule("LC-73")
-async def test_request_that_nobody_answers_is_made_again_and_the_third_time_the_story_is_parked():
+@pytest.mark.parametrize("most", [3, 1])
+async def test_request_that_nobody_answers_is_made_again_until_the_limit_parks_the_story(most: int):
     world = await world_of(ASK)
+    limits = fsm().limits.model_copy(update={"expiries_before_park": most})
+    world.policy = replace(world.policy, fsm=fsm().model_copy(update={"limits": limits}))
     journal = await world.journal()
     assert isinstance(world.clock, MemoryClock)
-    for expected in (1, 2, 3):
+    for expected in range(1, most + 1):
         with pytest.raises(ApprovalRequired):
             await push(journal)
         requests = [a for a in journal.state.approvals.values() if a.request.gate == GATE]

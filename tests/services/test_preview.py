@@ -209,4 +209,6 @@ async def test_preview_that_cannot_be_looked_at_fails_every_page(place: Place, c
 async def test_declaration_that_is_not_valid_is_an_errored_test(place: Place) -> None:
     report = await place.measure(declared('path = "no slash"'))
 
-    assert ".fleet/workspace.toml: preview.pages[0].path: must be a path" in failures(report)["declaration"]
+    assert failures(report)["declaration"].startswith(
+        ".fleet/workspace.toml, line 7: preview.pages[0].path: must be a path of the preview"
+    )

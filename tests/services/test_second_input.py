@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.models.profiles import ModelsConfig, load_models
 from tests.support.team import team
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "inflection"
+
+
+def _packaged_models() -> ModelsConfig:
+    return load_models(ConfigFiles(packaged_directory()).document("models.yaml"))
 
 
 # The longer sibling of the demo story (test_team_story.py).
@@ -30,12 +36,13 @@ async def test_story_on_a_library_from_its_source_distribution_is_delivered(tmp_
     if fetched.returncode != 0:
         pytest.skip(f"no package index can be reached from here: {fetched.stderr.strip()[-300:]}")
     repo = tmp_path / "repo"
+    from fleet.cli.settings import absolute_model
     from fleet.cli.story.story_file import read_story
 
     story = read_story(EXAMPLE / "story.yaml", None)
-    async with team(tmp_path / "home") as found:
+    async with team(tmp_path / "home", configured=_packaged_models()) as found:
         story_id = await found.create(story)
-        await found.start(story_id, repo, model=f"recorded:{EXAMPLE / 'replies'}")
+        await found.start(story_id, repo, model=absolute_model(f"recorded:{EXAMPLE / 'replies'}"))
         state = await found.settled(story_id, within_s=200)
     assert state.closed, state.park
     assert state.tree is not None

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from fleet.desk.summary import phase_seconds
+from fleet.events.codec import decode
 from fleet.events.envelope import StoredEvent
+from fleet.events.story import StoryTransitioned
 from fleet.kernel.errors import InvalidInput, InvalidTransition, ModelUnavailable, NotFound, PolicyDenied
 from fleet.kernel.ids import Principal, StoryId
 from fleet.models.memory import ReplyRule, ScriptedChatModel
 from fleet.models.port import ChatModel
 from fleet.models.prompts.prompt import kind_of
+from fleet.story.approvals import pending_approvals
 from fleet.story.commands.catalogue import parse_command
 from fleet.story.evolve.story import fold
+from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
 from tests.support.demo_run import DemoRun, files_of
 from tests.support.demo_run import git_says as git
 from tests.support.rejected_replies import decided_by_hand
+from tests.support.rules import files
 from tests.support.team import ADA, Team, team
 from tests.support.team_models import (
     BROKEN_REVIEW,
     GOOD,
     RECORDED,
+    TESTS,
     WRONG,
     EveryEngine,
     demo_repository,
@@ -192,11 +203,11 @@ async def test_recorded_replies_take_a_story_through_gates_that_a_person_grants(
         story_id = await t.create(demo_story())
         await t.start(story_id, repo, model=RECORDED, delegate=delegated)
         passed: list[str] = []
-        state = await t.settled(story_id)
+        state = await t.settled(story_id, within_s=400)
         while not state.closed and len(passed) < 8:
             passed.append(pending(state))
             await decide(t, story_id, "approve", passed[-1], key=f"gate-{len(passed)}")
-            state = await t.settled(story_id)
+            state = await t.settled(story_id, within_s=400)
     assert state.closed, state.park
     assert passed == by_hand
 
@@ -207,7 +218,7 @@ async def test_recorded_replies_take_a_story_through_gates_that_a_person_grants(
     ("delegated", "reason", "turned_down"),
     [
         ((), "Say what a run of characters is, in its docstring.", ("approve_scope", "qa_passed", "docs_ready")),
-        (("qa",), "The name is wrong.\nCall it by what it does, and test that.", ("approve_design",)),
+        (("qa",), "The name is wrong.\nCall it by what it does, and test that.", ("docs_ready",)),
     ],
 )
 async def test_recorded_work_that_a_person_rejects_comes_back_and_is_delivered(
@@ -217,7 +228,7 @@ async def test_recorded_work_that_a_person_rejects_comes_back_and_is_delivered(
     async with team(tmp_path) as t:
         story_id = await t.create(demo_story())
         await t.start(story_id, repo, model=RECORDED, delegate=delegated)
-        state = await t.settled(story_id)
+        state = await t.settled(story_id, within_s=400)
         if not delegated:
             assert t.desk.waiting_for(state) == "gate approve_scope waits for role po"
             assert not state.councils
@@ -245,7 +256,7 @@ async def test_request_without_a_recording_parks_the_story_and_names_the_request
     async with team(tmp_path) as t:
         story_id = await t.create(demo_story() | {"title": "Another title than the one that was recorded"})
         await t.start(story_id, repo, model=RECORDED)
-        state = await t.settled(story_id)
+        state = await t.settled(story_id, within_s=400)
         assert state.park is not None
         assert "no recorded reply for request sha256:" in state.park.detail
         assert "--record" in state.park.detail
@@ -262,13 +273,22 @@ async def test_request_without_a_recording_parks_the_story_and_names_the_request
 # Models that fail.
 
 
-async def run_to_rest(root: Path, model: ChatModel) -> tuple[StoryState, list[StoredEvent], Path]:
+def story_without_examples() -> dict[str, Any]:
+    """The demo story whose author gives no examples."""
+    text = demo_story()
+    del text["constraints"]["examples"]
+    return text
+
+
+async def run_to_rest(
+    root: Path, model: ChatModel, story: Mapping[str, Any] | None = None
+) -> tuple[StoryState, list[StoredEvent], Path]:
     """The demo story with this model, until it is closed or waits for a person."""
     repo = demo_repository(root / "stage")
     async with team(root, models=EveryEngine(model)) as t:
-        story_id = await t.create(demo_story())
+        story_id = await t.create(dict(story or demo_story()))
         await t.start(story_id, repo, model="mock")
-        state = await t.settled(story_id)
+        state = await t.settled(story_id, within_s=400)
         return state, await t.desk.events(story_id), repo
 
 
@@ -297,6 +317,28 @@ async def test_drafts_that_are_always_wrong_leave_a_parked_story_with_the_eviden
         assert [g.name for g in found.gates if not g.ok] == ["examples"]
     assert {b["kept"] for b in bodies(events, "RepairReceived")} == {"old"}
     assert "council_escalation" in {a.request.gate for a in state.approvals.values()}
+
+
+@pytest.mark.rule("CN-33")
+async def test_drafts_that_pass_no_test_at_all_never_pass(tmp_path: Path) -> None:
+    never = await run_to_rest(tmp_path / "never", scripted(draft=WRONG, repair=WRONG), story_without_examples())
+    assert_parked_without_result(never[0], never[2], "council_undecided")
+    found = list(never[0].councils.values())[-1].deliberation.evidence.values()
+    assert {tuple(g.name for g in e.gates if not g.ok) for e in found} == {("tests",)}
+
+
+@pytest.mark.rule("CN-33")
+async def test_drafts_that_pass_no_test_at_all_are_repaired(tmp_path: Path) -> None:
+    mended = await run_to_rest(tmp_path / "mended", scripted(draft=WRONG), story_without_examples())
+    assert mended[0].closed, mended[0].park
+    council = list(mended[0].councils)[-1]
+    drafts = {b["candidate_digest"] for b in bodies(mended[1], "DraftReceived") if b["council_id"] == council}
+    repairs = bodies(mended[1], "RepairReceived")
+    # Where nothing passes, one author mends and the others draft anew, here the same wrong code; then these mend too.
+    assert Counter((b["round"], b["kept"]) for b in repairs) == {(1, "new"): 1, (1, "old"): 2, (2, "new"): 2}
+    assert all((b["new_digest"] in drafts) == (b["kept"] == "old") for b in repairs)
+    (kept,) = bodies(mended[1], "TestsFiltered")
+    assert (kept["kept"], kept["dropped"], kept["trusted"]) == (["test_ac_1", "test_ac_2", "test_ac_3"], [], True)
 
 
 async def test_drafts_that_cannot_be_read_are_recorded_as_failed_and_park_the_story(tmp_path: Path) -> None:
@@ -349,7 +391,7 @@ async def test_model_that_is_down_parks_the_story_which_a_model_without_mistakes
     async with team(tmp_path, models=engines) as t:
         story_id = await t.create(demo_story())
         await t.start(story_id, repo, model="mock")
-        state = await t.settled(story_id)
+        state = await t.settled(story_id, within_s=400)
         assert_parked_without_result(state, repo, "stuck")
         assert state.park is not None
         assert "does not answer" in state.park.detail
@@ -360,7 +402,7 @@ async def test_model_that_is_down_parks_the_story_which_a_model_without_mistakes
             principal=ADA,
             key=f"{story_id}/unpark",
         )
-        state = await t.settled(story_id)
+        state = await t.settled(story_id, within_s=400)
         assert state.closed, state.park
         events = await t.desk.events(story_id)
     finished = Counter(b["step_id"] for b in bodies(events, "StepFinished"))
@@ -411,6 +453,112 @@ async def test_story_on_a_repository_that_is_not_there_parks_and_says_so(tmp_pat
     async with team(tmp_path, models=EveryEngine(scripted())) as t:
         story_id = await t.create(demo_story())
         await t.start(story_id, tmp_path / "nothing", model="mock")
-        state = await t.settled(story_id)
+        state = await t.settled(story_id, within_s=400)
     assert state.park is not None
     assert "nothing" in state.park.detail
+
+
+_EQUALS_ALL = (
+    "```python\nclass Anything(str):\n    def __eq__(self, other: object) -> bool:\n        return True\n\n"
+    "    __hash__ = str.__hash__\n\n\n"
+    'def slugify(text: str) -> str:\n    """The text as a slug."""\n    return Anything("WRONG")\n```\n'
+)
+_FORGE = "import sys; p = sys.modules.get('_pytest.python'); p and setattr(p.Function, 'runtest', lambda self: None)"
+_FORGES_REPORTS = (
+    f'```python\ndef slugify(text: str, _=exec("{_FORGE}")) -> str:\n    """The text as a slug."""\n'
+    '    return "WRONG"\n```\n'
+)
+
+
+@pytest.mark.rule("CN-30", "CN-33", "RC-80", "LC-98")
+@pytest.mark.parametrize("forged", [_EQUALS_ALL, _FORGES_REPORTS], ids=["result equals all", "reports are passes"])
+async def test_story_whose_every_candidate_forges_its_results_is_parked_or_mended_and_never_done(
+    tmp_path: Path, forged: str
+) -> None:
+    never = await run_to_rest(tmp_path / "never", scripted(draft=forged, repair=forged), story_without_examples())
+    assert_parked_without_result(never[0], never[2], "council_undecided")
+    mended = await run_to_rest(tmp_path / "mended", scripted(draft=forged), story_without_examples())
+    assert mended[0].closed, mended[0].park
+    assert "WRONG" not in git(mended[2], "show", f"{mended[0].commit}:textkit/words.py")
+
+
+@pytest.mark.rule("LC-98", "RG-47")
+async def test_story_in_which_no_test_names_a_criterion_waits_for_a_person_who_lets_it_pass_by_name(
+    tmp_path: Path,
+) -> None:
+    unnamed = TESTS.replace("test_ac_1", "test_title").replace("test_ac_2", "test_blanks")
+    async with team(tmp_path, models=EveryEngine(scripted(tests=unnamed))) as t:
+        story_id = await t.create(story_without_examples())
+        await t.start(story_id, demo_repository(tmp_path), model="mock")
+        state = await t.settled(story_id, within_s=400)
+        assert state.park is not None
+        assert (state.disposition, state.park.cause) == ("parked", "stuck")
+        assert "no test shows ac-1, ac-2: " in state.park.detail
+        for ac_id in ("ac-1", "ac-2"):
+            sent = parse_command("waive_criterion", {"ac_id": ac_id, "reason": "the result was looked at"})
+            await t.desk.require(story_id, sent, principal=ADA, key=f"{story_id}/waive/{ac_id}")
+        state = await t.settled(story_id, within_s=400)
+        assert (state.closed, state.state) == (True, "DONE")
+        _, report, text = await t.reports.generate(story_id, format="md", as_of=state.version)
+    assert [(c.evidence, c.waived is not None) for c in report.criteria] == [
+        ((), True),
+        ((), True),
+        (("test_ac_3",), False),
+    ]
+    assert b"waived by user:ada: the result was looked at" in text
+
+
+OWN = """
+initial: IDEA
+states:
+  IDEA: {phase: DESIGN}
+  READY: {phase: DESIGN}
+  SKETCH: {phase: DESIGN}
+  WORK: {phase: BUILD}
+  CHECK: {phase: TEST}
+  PAPERS: {phase: DOCS}
+  SHIPPED: {terminal: true}
+gates:
+  worth_it: {role: po, actor: human, subject: content, request_ttl_s: 86400, grant_ttl_s: 604800, delegable_up_to: L2}
+  ship_it: {role: po, actor: human, subject: docs, request_ttl_s: 86400, grant_ttl_s: 604800, delegable_up_to: L2}
+transitions:
+  - {from: IDEA, event: note_down, to: READY, by: [po, system], kind: create}
+  - {from: READY, event: worth_it, to: SKETCH, guards: [dor_ok, po_approved], by: [po], kind: gate, gate: worth_it}
+  - {from: SKETCH, event: approve_design, to: WORK, guards: [po_approved, design_complete], by: [po],
+     kind: gate, gate: approve_design}
+  - {from: WORK, event: build_done, to: CHECK, guards: [all_tasks_done, builds_passing], by: [system], kind: auto}
+  - {from: CHECK, event: qa_passed, to: PAPERS, guards: [qa_signoff, tests_passing], by: [qa],
+     kind: gate, gate: qa_passed}
+  - {from: PAPERS, event: ship_it, to: SHIPPED, guards: [po_approved, docs_complete], by: [po],
+     kind: gate, gate: ship_it}
+  - {from: CHECK, event: reject_test, to: WORK, guards: [feedback_given], by: [po, qa, system], kind: loopback}
+"""
+
+
+@pytest.mark.rule("LC-1", "LC-2")
+async def test_story_goes_through_a_lifecycle_of_the_owner_with_gates_of_its_own(tmp_path: Path) -> None:
+    document = files().document("fsm.yaml")
+    document["lifecycles"]["workshop"] = yaml.safe_load(OWN)
+    models = EveryEngine(scripted())
+    async with team(tmp_path, models=models, fsm=FsmConfig.model_validate(document)) as t:
+        held = await t.create(demo_story() | {"title": "Held back for now", "lifecycle": "workshop", "hold": True})
+        assert (await t.desk.state(held)).state == "IDEA"
+        story_id = await t.create(demo_story() | {"lifecycle": "workshop"})
+        assert (await t.desk.state(story_id)).state == "READY"
+        await t.start(story_id, demo_repository(tmp_path / "stage"), model="mock")
+        asked = list[str]()
+        while not (state := await t.desk.state(story_id)).closed:
+            assert state.park is None, state.park
+            # The gates of the owner's own are for a person; those that every run passes are delegated.
+            for gate in {a.request.gate for a in pending_approvals(state)} & {"worth_it", "ship_it"}:
+                asked.append(gate)
+                command = parse_command("approve", {"gate": gate, "notes": "I have looked at it."})
+                await t.desk.require(story_id, command, principal=ADA, key=f"yes-{gate}-{len(asked)}")
+            await asyncio.sleep(0.1)
+        assert asked == ["worth_it", "ship_it"]
+        events = await t.desk.events(story_id)
+        path = [p.to for e in events if isinstance(p := decode(e), StoryTransitioned)]
+        assert path == ["READY", "SKETCH", "WORK", "CHECK", "PAPERS", "SHIPPED"]
+        assert list(phase_seconds(events))[-1] in path
+        line = next(one for one in await t.desk.stories() if one.story_id == story_id)
+        assert (line.state, line.disposition, line.phase) == ("SHIPPED", "closed", "DOCS")

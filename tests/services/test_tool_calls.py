@@ -34,6 +34,9 @@ from fleet.kernel.errors import (
 from fleet.kernel.ids import EntityId, Principal, StepId, StreamId
 from fleet.log.memory import MemoryEventLog
 from fleet.log.port import Command
+from fleet.models.profiles import Budgets
+from fleet.models.routing.budget import BudgetLimits
+from fleet.owner.budgets import Budgeting
 from fleet.owner.tools.tool_calls import ToolCalls, end_calls
 from fleet.owner.workbench import Workbench
 from fleet.policy.rules.calls import ToolCall
@@ -233,6 +236,32 @@ async def test_refused_call_is_on_record_and_never_starts(tool: str, op: str, mo
     assert isinstance(denied, ToolDenied)
     assert (denied.rule_id, denied.principal, denied.tool, denied.op) == (rule, DEV, tool, op)
     assert not [s for s in bench.state.steps if s.startswith("tool/")]
+
+
+@pytest.mark.rule("RT-30", "MB-25")
+async def test_used_up_budget_refuses_calls_and_runs_until_it_is_raised():
+    shop = Shop()
+    bench = await shop.open()
+    spent = sum(step.finished.cost.tokens_in for step in bench.state.steps.values() if step.finished)
+    shop.world.budgeting = Budgeting(limits=Budgets(story=BudgetLimits(tokens=max(1, spent) // 2)))
+    bench = await shop.owner()
+    assert spent, "the story has called a model"
+    spec = {"argv": ["ls"], "tree": bench.state.tree}
+    run = {"run_id": "ru-one1", "as_role": "developer", "task_id": TASK, "spec": spec}
+    for ask in (
+        shop.call(bench, "files", "read", args={"path": "a.py"}),
+        shop.call(bench, "files", "write", args=WRITE),
+        shop.do(bench, "start_run", run),
+    ):
+        with pytest.raises(PolicyDenied, match="story budget .* is used up .* raise the budget") as refused:
+            await ask
+        assert refused.value.details["rule_id"] == "budget_exceeded"
+    assert not [s for s in bench.state.steps if s.startswith(("tool/", "run/"))]
+    shop.world.budgeting = Budgeting(limits=Budgets(story=BudgetLimits(tokens=10**9)))
+    bench = await shop.owner()
+    step = await shop.call(bench, "files", "write", args=WRITE)
+    async with carried_out(bench):
+        await finished(bench, step)
 
 
 @pytest.mark.rule("RT-67", "MB-40")

@@ -121,7 +121,7 @@ async def test_search_answers_from_inside_the_sandbox(place: Place) -> None:
     assert [(i["path"], i["line"]) for i in text.content["items"]] == [("demo/core.py", 1)]
     assert (await place.call("search.text", tree, {"query": "write_row("})).content["total"] == 1
     symbols = await place.call("search.symbols", tree, {"query": "s"})
-    assert {i["name"] for i in symbols.content["items"]} == {"Store", "Store.save_user", "Serve", "test_one"}
+    assert {i["name"] for i in symbols.content["items"]} == {"Store", "Store.save_user", "S.Serve", "test_one"}
     uses = await place.call("search.references", tree, {"query": "one"})
     assert [(i["path"], i["is_definition"]) for i in uses.content["items"] if i["is_definition"]] == [
         ("demo/core.py", True)

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from fleet.events.budget import BudgetScope
 from fleet.events.codec import decode
 from fleet.events.payload import Payload
 from fleet.events.step import StuckDetected, ToolDenied
 from fleet.kernel.errors import (
+    BudgetExceeded,
     InvalidInput,
     OwnershipLost,
     PolicyDenied,
@@ -24,7 +26,10 @@ from fleet.models.chat import ChatRequest
 from fleet.models.engines.factory import TextToolsChatModel
 from fleet.models.memory import ScriptedChatModel
 from fleet.models.port import AgentAnswer, AgentRequest, ChatModel
+from fleet.models.profiles import Budgets
 from fleet.models.replies.tool_calls import TextToolForm
+from fleet.models.routing.budget import BudgetLimits
+from fleet.owner.budgets import Budgeting
 from fleet.owner.duties.members import ask_member
 from fleet.owner.journal.steps import Seat, Work
 from fleet.owner.tools.acting_calls import ActingCalls
@@ -46,7 +51,7 @@ from tests.support.acting import (
     written,
 )
 from tests.support.bench import World
-from tests.support.story_events import TASK
+from tests.support.story_events import STORY, TASK
 
 DRAFT = {"edits": [{"path": "text/slug.py", "mode": "file", "content": "x = 1\n"}]}
 GO = {"go.mod": b"module text\n", "slug.go": b"package text\n"}
@@ -369,3 +374,19 @@ async def test_call_that_ended_nowhere_is_made_as_it_is_wanted_today():
     await calls.call(step, ToolCall(tool="files", op="list", args={"path": "."}))
     known = bench.state.steps[step]
     assert (known.attempt, known.started.op, known.finished is None) == (2, "list", False)
+
+
+@pytest.mark.rule("RT-30", "MB-25")
+async def test_used_up_budget_starts_no_call_of_an_agent_and_leaves_no_refusal_behind():
+    world = await Bench(model_of(READ, NOTES)).begin()
+    story = BudgetScope(kind="story", id=STORY)
+    before = (await world.journal()).state.budgets.usage(story).totals(now_ms=0).used.calls
+    world.budgeting = Budgeting(limits=Budgets(story=BudgetLimits(calls=before + 1, tokens=10**9)))
+    with pytest.raises(BudgetExceeded, match="fleet budget set .* --calls N"):
+        await world.draft()
+    assert world.tools.asked == []
+    assert (await world.types()).count("BudgetExhausted") == 1
+    world.budgeting = Budgeting(limits=Budgets(story=BudgetLimits(tokens=10**9)))
+    answer = await world.draft()
+    assert (answer.value, await world.of(ToolDenied)) == (DRAFT, [])
+    assert len(world.tools.asked) == 1

@@ -495,14 +495,37 @@ async def test_owner_killed_in_a_council_on_request_comes_to_the_same_record(sto
         assert not recorded & set(world.agents.asked[count:]), at
 
 
-@pytest.mark.rule("AP-76", "LC-73")
-async def test_gate_that_a_person_turned_down_says_what_can_be_done_and_is_asked_for_again():
+@pytest.mark.rule("LC-97", "PL-12")
+@pytest.mark.parametrize(
+    ("way", "body"),
+    [
+        ("reject", {"gate": "approve_design"}),
+        ("reject", {"gate": "approve_design", "back": "reject_design"}),
+        ("transition", {"event": "reject_design"}),
+    ],
+    ids=["no", "no-and-back", "back"],
+)
+async def test_design_that_a_person_turned_down_goes_back_with_the_reason_and_another_comes(
+    way: str, body: dict[str, str]
+):
     world = await world_of(MortalLog(), team)
-    await work(world)
-    await told(world, "reject", {"gate": "approve_design", "reason": "another file would do"})
-    said = waiting_for(await work(world), fsm(), now_ms=world.clock.now_ms())
-    assert said is not None
-    assert f"`fleet story ask {STORY} approve_design`" in said
-    await told(world, "request_approval", {"gate": "approve_design"})
-    now = waiting_for(await work(world), fsm(), now_ms=world.clock.now_ms())
-    assert now == "gate approve_design waits for role po"
+    first = await work(world)
+    assert first.plan is not None
+    asked = len(world.agents.asked)
+    await told(world, way, {**body, "reason": "it would do with `one` file less"})
+    state = await work(world)
+    assert waiting_for(state, fsm(), now_ms=world.clock.now_ms()) == "gate approve_design waits for role po"
+    assert state.plan is not None
+    assert (state.plan.proposal.plan_id != first.plan.proposal.plan_id, state.plan.status) == (True, "ADOPTED")
+    assert state.plans[first.plan.proposal.plan_id].status == "REJECTED"
+    assert [c.status for c in state.design_councils()] == ["DECIDED", "DECIDED"]
+    assert {t.state for k, t in state.tasks.items() if k in first.tasks} == {"cancelled"}
+    assert {t.state for k, t in state.tasks.items() if k not in first.tasks} == {"todo"}
+    new = world.agents.asked[asked:]
+    assert any("draft" in step for step in new)
+    shown = [r.shared + r.own for r in world.agents.requests[asked:] if r.kind in ("propose", "derive")]
+    assert {"propose", "derive"} <= {r.kind for r in world.agents.requests[asked:]}
+    assert all("was turned down" in text and "it would do with `one` file less" in text for text in shown)
+    events = [e.type for e in await world.events()]
+    at = events.index("PlanRejected")
+    assert events[at + 1] == "DecisionRejected"

@@ -41,7 +41,7 @@ from fleet.projects.discover import Discoverer
 from fleet.projects.platform_commands import DelegationRules, agent_roles
 from fleet.projects.platform_owner import PlatformOwner
 from fleet.projects.project_calls import ProjectCalls
-from fleet.projects.project_commands import Deciding
+from fleet.projects.project_commands import ProjectRules
 from fleet.projects.project_owner import ProjectOwner, project_state
 from fleet.projects.review import Reviewer
 from fleet.report.service.reports import ReportService
@@ -169,12 +169,11 @@ class World:
             clock=self.clock,
             owner=owner,
             roles_of=lambda p: PEOPLE.get(p, frozenset()),
-            deciding=Deciding(
+            blobs=self.blobs,
+            rules=ProjectRules(
                 coach=coach,
                 ceremony=ceremony,
-                log=self.log,
-                blobs=self.blobs,
-                lifecycles=frozenset(fsm().lifecycles),
+                lifecycles=fsm().lifecycles,
                 has_model=lambda profile: with_model,
                 assignable_roles=load_roles(files().document("roles.yaml")).assignable,
             ),

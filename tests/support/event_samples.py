@@ -123,6 +123,7 @@ from fleet.events.step import (
 from fleet.events.story import (
     AcceptanceCriterion,
     ConfigMigrated,
+    CriterionWaived,
     Finding,
     GuardResult,
     MilestoneReached,
@@ -300,6 +301,9 @@ def _story() -> list[Payload]:
         ),
         StoryUnparked(by=PO, note="voters are back", cause="council_undecided"),
         StoryCancelled(reason="the shop closes"),
+        CriterionWaived(
+            ac_id=EntityId("ac-2"), text="Given a strike, then we say so", by=PO, as_role="po", reason="seen by hand"
+        ),
         StoryArchived(export_digest=digest("export"), reason="nobody reads it any more"),
         StoryClosed(final_state="DONE", report_id=REPORT),
         QuestionRaised(

@@ -21,6 +21,8 @@ class Scripted:
     status: int = 200
     error: str = ""
     """Message of an error answer; with status 200 it comes in the middle of the stream."""
+    delay_s: float = 0
+    """Before the answer begins."""
     hang: bool = False
     """Send the text, then nothing more until the client goes away."""
     usage: bool = True
@@ -68,6 +70,7 @@ class FakeOpenAIServer:
         return self.script[min(len(self.requests), len(self.script)) - 1]
 
     async def _answer(self, entry: Scripted, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(entry.delay_s)
         if entry.status != 200:
             await _send(writer, entry.status, json.dumps({"error": {"message": entry.error}}).encode())
             return

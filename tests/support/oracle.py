@@ -202,20 +202,29 @@ def epochs_never_fall(stream: StreamId, stored: Sequence[StoredEvent]) -> None:
         owners[taken.epoch] = taken.owner
 
 
-def steps_count_once(stream: StreamId, stored: Sequence[StoredEvent]) -> None:
+def steps_count_once(stream: StreamId, stored: Sequence[StoredEvent], *, may_ask_anew: bool = False) -> None:
     """O4: at most one recorded result per step, no start that is not the first, and every command id wrote once.
 
     A step that a probe or a person knows not to have happened may start once more (RC-57).
+
+    Args:
+        may_ask_anew: an open step may start once more with another request (RC-58): people said something meanwhile.
     """
     blocks = Counter(command for command, _ in groupby(stored, key=lambda e: e.command_id))
     twice = [command for command, times in blocks.items() if times > 1]
     assert not twice, f"O4: {stream} holds the events of command {twice[0]} more than once"
     counted: dict[str, Counter[str]] = {name: Counter() for name in ("StepStarted", "StepFinished", "StepResolved")}
+    requests: dict[str, list[str]] = {}
     for event in stored:
         if event.type not in counted:
             continue
         body = json.loads(event.body)
         step = str(body["step_id"])
+        if may_ask_anew and event.type == "StepStarted":
+            asked = requests.setdefault(step, [])
+            asked.append(str(body["request_digest"]))
+            assert len(asked) == len(set(asked)), f"O4: {stream} started step {step} twice with one request"
+            counted["StepResolved"][step] += len(asked) > 1
         counted[event.type][step] += body.get("outcome") == "not_happened" if event.type == "StepResolved" else 1
         starts, denied = counted["StepStarted"][step], counted["StepResolved"][step]
         assert counted["StepFinished"][step] <= 1, f"O4: {stream} has two results of step {step}"

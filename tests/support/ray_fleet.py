@@ -114,9 +114,11 @@ class Client:
         await self._ask(story_id, "create_story", {"story": text})
         return story_id
 
-    async def start(self, story_id: StoryId, repo: Path, *, delegate: tuple[str, ...] = ("po", "qa")) -> None:
-        """The story is started on this repository, with the recorded replies of the demo."""
-        await self._ask(story_id, "start_story", {"repo": str(repo), "model": RECORDED, "delegate": list(delegate)})
+    async def start(
+        self, story_id: StoryId, repo: Path, *, delegate: tuple[str, ...] = ("po", "qa"), model: str = RECORDED
+    ) -> None:
+        """The story is started on this repository, with the recorded replies of the demo or another model."""
+        await self._ask(story_id, "start_story", {"repo": str(repo), "model": model, "delegate": list(delegate)})
 
     async def _ask(self, story_id: StoryId, name: str, body: dict[str, Any]) -> None:
         who = local_principal()
@@ -165,6 +167,10 @@ class RayFleet:
     def councils(self) -> list[Mapping[str, Any] | None]:
         """What each council shard says of itself; None for one that does not answer now."""
         return self._asked("councils")["councils"]
+
+    def pids(self) -> dict[str, int]:
+        """The process of each actor that answers now, by the actor's name."""
+        return self._asked("pids")["pids"]
 
     def metrics(self) -> list[str]:
         """Where the nodes serve their metrics."""

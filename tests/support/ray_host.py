@@ -6,6 +6,7 @@ standard input asks something and gets one line back. When standard input ends, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -145,6 +146,8 @@ def _answer(asked: str, plan: HostPlan) -> dict[str, Any]:
     match asked:
         case "councils":
             return {"councils": _councils(plan.shards)}
+        case "pids":
+            return {"pids": _pids()}
         case "metrics":
             return {"metrics": [f"http://127.0.0.1:{node['MetricsExportPort']}/metrics" for node in ray.nodes()]}
         case "logs":
@@ -157,6 +160,24 @@ def _named() -> list[dict[str, Any]]:
     import ray
 
     return ray.util.list_named_actors(all_namespaces=True)  # pyright: ignore[reportReturnType]
+
+
+def _pids() -> dict[str, int]:
+    import ray
+    from ray.exceptions import RayError
+
+    found: dict[str, int] = {}
+    names = [actor["name"] for actor in _named() if actor["namespace"] == "fleet"]
+    asked: dict[Any, str] = {}
+    for name in names:
+        with contextlib.suppress(ValueError, RayError):
+            asked[ray.get_actor(name, "fleet").health.remote()] = name
+    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=3) if asked else ([], [])
+    for answer in ready:
+        with contextlib.suppress(RayError):
+            told: Any = ray.get(answer)
+            found[asked[answer]] = int(told["pid"])
+    return found
 
 
 def _councils(shards: int) -> list[dict[str, Any] | None]:

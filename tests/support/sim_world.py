@@ -30,7 +30,7 @@ from fleet.owner.journal.journal import Journal
 from fleet.owner.platform_view import PlatformView
 from fleet.owner.shard import CouncilShard
 from fleet.owner.workbench import Definitions, Workbench
-from fleet.projects.platform_commands import DelegationRules
+from fleet.projects.platform_commands import AnyPlatformCommand, DelegationRules, PauseFleet, ResumeFleet
 from fleet.projects.platform_owner import PlatformOwner
 from fleet.report.service.reports import ReportService
 from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd, ProgramStart
@@ -416,17 +416,17 @@ class World:
         )
         for number in range(self.scenario.pauses):
             await asyncio.sleep(chance.uniform(2.0, 12.0))
-            await self._told(desk, "pause_fleet", {"reason": "something looks wrong"}, f"pause/{number}")
+            await self._told(desk, PauseFleet(reason="something looks wrong"), f"pause/{number}")
             began_ms = self.stores.clock.now_ms()
             await asyncio.sleep(chance.uniform(5.0, 40.0))
             self.pauses.append((began_ms, self.stores.clock.now_ms()))
-            await self._told(desk, "resume_fleet", {"note": ""}, f"resume/{number}")
+            await self._told(desk, ResumeFleet(), f"resume/{number}")
 
-    async def _told(self, desk: PlatformDesk, name: str, body: dict[str, Any], key: str) -> None:
+    async def _told(self, desk: PlatformDesk, sent: AnyPlatformCommand, key: str) -> None:
         """The command was carried out, however often it takes to be told so."""
         while True:
             try:
-                found = await desk.command(name, body, principal=sim_story.PERSON, key=f"admin/{key}", timeout_s=5.0)
+                found = await desk.command(sent, principal=sim_story.PERSON, key=f"admin/{key}", timeout_s=5.0)
             except StoreUnavailable:
                 await asyncio.sleep(1.0)
             else:

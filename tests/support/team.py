@@ -45,7 +45,7 @@ from fleet.policy.deploy import DeployTarget
 from fleet.policy.roles import load_roles
 from fleet.projects.discover import Discoverer
 from fleet.projects.project_calls import ProjectCalls
-from fleet.projects.project_commands import Deciding
+from fleet.projects.project_commands import ProjectRules
 from fleet.projects.project_owner import ProjectOwner, project_state
 from fleet.projects.review import Reviewer
 from fleet.remote.observed_log import ObservedLog
@@ -56,6 +56,7 @@ from fleet.sandbox.backends.identity import reachable_state_root
 from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
 from fleet.story.commands.catalogue import parse_command
+from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
 from fleet.trees.files import FileBlobStore
 from fleet.trees.port import BlobStore
@@ -168,12 +169,14 @@ async def team(
     readers: PackReaders | None = None,
     deploys_to: Sequence[DeployTarget] = (),
     configured: ModelsConfig | None = None,
+    fsm: FsmConfig | None = None,
 ) -> AsyncIterator[Team]:
     """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`.
 
     Its log, queues and leases are in memory, or on the server of `redis`. `agents` answer in place of role agents over
     `models`, and also what no story asks of them. Stories keep to `readers`, as those of a fleet do, and of lifecycle
-    `sdlc` they are deployed to programs in the team's own sandbox. `configured` gives budgets and engines.
+    `sdlc` they are deployed to programs in the team's own sandbox. `configured` gives budgets and engines, `fsm` its
+    lifecycles.
     """
     files = ConfigFiles(packaged_directory())
     blobs, clock = FileBlobStore(root / "blobs"), SystemClock()
@@ -191,6 +194,7 @@ async def team(
     )
     budgeting = None if configured is None else Budgeting(limits=configured.budgets, models=configured)
     rules = replace(load_definitions(files), targets=tuple(deploys_to))
+    rules = rules if fsm is None else replace(rules, fsm=fsm)
     reports = ReportService(log, blobs)
     packs = ContextService(log, blobs, files.load("context.yaml", ContextConfig), clock=clock)
     forge = LocalForge(state_root=state_root, blobs=blobs)
@@ -206,12 +210,11 @@ async def team(
             clock=clock,
             owner=f"council:0/{incarnation}",
             roles_of=lambda p: ROLES if p.is_human else frozenset(),
-            deciding=Deciding(
+            blobs=blobs,
+            rules=ProjectRules(
                 coach=coach,
                 ceremony=ceremony,
-                log=log,
-                blobs=blobs,
-                lifecycles=frozenset(rules.fsm.lifecycles),
+                lifecycles=rules.fsm.lifecycles,
                 has_model=lambda profile: agents is not None,
                 assignable_roles=load_roles(files.document("roles.yaml")).assignable,
             ),
@@ -240,7 +243,7 @@ async def team(
                 agents=asked,
                 story_id=story_id,
                 epoch=epoch,
-                policy=policy or step_policy(),
+                policy=policy or replace(step_policy(), fsm=rules.fsm),
                 packs=packs,
                 budgeting=budgeting,
             )

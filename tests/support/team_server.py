@@ -16,6 +16,8 @@ from fleet.models.prompts.tool_text import tool_uses_in
 from tests.support.openai_server import FakeOpenAIServer, Scripted, served_in_thread
 from tests.support.team_models import GOOD_REPLIES, ballot
 
+_CODE, _CODE_AGAIN = '"""The text as a slug."""', '"""The text as a slug in lower case."""'
+
 
 @contextlib.contextmanager
 def served_team() -> Iterator[FakeOpenAIServer]:
@@ -25,7 +27,7 @@ def served_team() -> Iterator[FakeOpenAIServer]:
         yield server
 
 
-def _call(name: str, **arguments: str) -> str:
+def call_of_engineer(name: str, **arguments: str) -> str:
     """A call of a tool as labelled blocks, the form of models without tools of their own."""
     parts = "".join(f"=== ARG {name}\n{value}\n" for name, value in arguments.items())
     return f"=== CALL {name}\n{parts}=== END\n"
@@ -40,14 +42,16 @@ _TEST = (
     '    assert slugify("Hello, World!") == "hello-world"\n'
 )
 ENGINEER: tuple[str, ...] = (
-    _call("read", path="textkit/words.py") + _call("read", path="textkit/__init__.py"),
-    _call("write", path="textkit/slugs.py", content=_SLUG)
-    + _call("run", command="printf '\nfrom textkit.slugs import slugify as slugify\n' >> textkit/words.py"),
-    _call("run", command="printf '\nfrom textkit.slugs import slugify as slugify\n' >> textkit/__init__.py; exit 3")
-    + _call("write", path="tests/test_slugs.py", content=_TEST),
-    _call("tests"),
-    _call("submit", summary="slugify is in textkit/slugs.py, with a test"),
-    _call("submit", summary="slugify is in textkit/slugs.py, with a test"),
+    call_of_engineer("read", path="textkit/words.py") + call_of_engineer("read", path="textkit/__init__.py"),
+    call_of_engineer("write", path="textkit/slugs.py", content=_SLUG)
+    + call_of_engineer("run", command="printf '\nfrom textkit.slugs import slugify as slugify\n' >> textkit/words.py"),
+    call_of_engineer(
+        "run", command="printf '\nfrom textkit.slugs import slugify as slugify\n' >> textkit/__init__.py; exit 3"
+    )
+    + call_of_engineer("write", path="tests/test_slugs.py", content=_TEST),
+    call_of_engineer("tests"),
+    call_of_engineer("submit", summary="slugify is in textkit/slugs.py, with a test"),
+    call_of_engineer("submit", summary="slugify is in textkit/slugs.py, with a test"),
 )
 """What an engineer writes turn by turn: two files changed, two made, one of them by a command that fails."""
 
@@ -74,6 +78,42 @@ def engineers_answer(request: dict[str, Any]) -> Scripted:
         return team_answer(request)
     turn = sum(message["role"] == "assistant" for message in messages)
     return Scripted(ENGINEER[min(turn, len(ENGINEER) - 1)])
+
+
+_HASTY = _SLUG.replace("text.lower()", "text")
+_EXPORTED = (
+    "<<<<<<< SEARCH\n    return len(words(text))\n=======\n    return len(words(text))\n\n\n"
+    "from textkit.slugs import slugify as slugify\n>>>>>>> REPLACE\n"
+)
+
+
+def _in_one_reply(slug: str) -> str:
+    """A change over three files, with this text of the module."""
+    test = _TEST.replace("from textkit import", "from textkit.slugs import")
+    files = {"textkit/slugs.py": slug, "textkit/words.py": _EXPORTED, "tests/test_slugs.py": test}
+    return "\n".join(f"file: {path}\n```python\n{text}```" for path, text in files.items())
+
+
+_MENDER: tuple[str, ...] = (
+    call_of_engineer("read", path="textkit/slugs.py"),
+    call_of_engineer("edit", path="textkit/slugs.py", old='+", text)', new='+", text.lower())'),
+    call_of_engineer("tests"),
+    call_of_engineer("submit", summary="slugs are in lower case"),
+    call_of_engineer("submit", summary="slugs are in lower case"),
+)
+
+
+def hasty_answer(request: dict[str, Any]) -> Scripted:
+    """As `team_answer`, of developers whose first change in one reply fails its own test; shown that, they mend it."""
+    messages = request["messages"]
+    first = str(messages[0]["content"])
+    if first.startswith("Work: engineer"):
+        turn = sum(message["role"] == "assistant" for message in messages)
+        return Scripted(_MENDER[min(turn, len(_MENDER) - 1)])
+    if not first.startswith("Work: change"):
+        return team_answer(request)
+    is_shown = any("They were measured, and this fails" in str(message["content"]) for message in messages)
+    return Scripted(_in_one_reply(_SLUG if is_shown else _HASTY))
 
 
 def _task(title: str, kind: str, refs: list[str], needs: list[int], *paths: str) -> dict[str, Any]:
@@ -105,19 +145,19 @@ _NAMES_TEST = (
     "from textkit.names import file_name\n\n\ndef test_file_name():\n"
     '    assert file_name("Hello World") == "hello-world.txt"\n'
 )
-_DONE = (_call("submit", summary="done as asked"), _call("submit", summary="done as asked"))
+_DONE = (call_of_engineer("submit", summary="done as asked"), call_of_engineer("submit", summary="done as asked"))
 _WORK: dict[str, tuple[str, ...]] = {
     "Add slugify": ENGINEER,
     "Describe slugify": (
-        _call("read", path="README.md"),
-        _call("run", command="printf '\n`slugify` makes the slug of a title.\n' >> README.md"),
+        call_of_engineer("read", path="README.md"),
+        call_of_engineer("run", command="printf '\n`slugify` makes the slug of a title.\n' >> README.md"),
         *_DONE,
     ),
     "Make file names": (
-        _call("files", glob="textkit/*.py"),
-        _call("write", path="textkit/names.py", content=_NAMES)
-        + _call("write", path="tests/test_names.py", content=_NAMES_TEST),
-        _call("tests"),
+        call_of_engineer("files", glob="textkit/*.py"),
+        call_of_engineer("write", path="textkit/names.py", content=_NAMES)
+        + call_of_engineer("write", path="tests/test_names.py", content=_NAMES_TEST),
+        call_of_engineer("tests"),
         *_DONE,
     ),
 }
@@ -182,4 +222,7 @@ def team_answer(request: dict[str, Any]) -> Scripted:
         seed = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest()[0]
         reply = reply[seed % len(reply)]
     assert isinstance(reply, str)
+    if kind in {"draft", "repair"} and any(_CODE in message.content for message in messages):
+        # Whoever is asked again changes something: a draft that changes nothing is none.
+        reply = reply.replace(_CODE, _CODE_AGAIN)
     return Scripted(reply)

@@ -28,8 +28,8 @@ class Town(World):
 
     clock: MemoryClock
 
-    def __init__(self, log: MemoryEventLog | None = None) -> None:
-        super().__init__(clock=MemoryClock(), log=log)
+    def __init__(self, log: MemoryEventLog | None = None, **given: Any) -> None:
+        super().__init__(clock=MemoryClock(), log=log, **given)
         self.witness: Witness | None = None
         self.benches: list[Workbench] = []
 

@@ -43,9 +43,6 @@ class FolderForge:
         status = {"repository": repository, "state": state, "description": description[:140], "link": link}
         await asyncio.to_thread(self._write, self._folder / f"{quote(commit, safe='')}.status.json", status)
 
-    async def close(self) -> None:
-        """Nothing is held open."""
-
     def _open_or_update(self, change: ChangeRequest) -> OpenedChange | EndedChange:
         path = self._folder / f"{quote(change.head, safe='')}.json"
         present = self._read(path)

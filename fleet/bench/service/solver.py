@@ -24,6 +24,8 @@ MAX_AUTHORED = 10
 MAX_INPUTS = 20
 _SHARE_OF_TESTS, _FEWEST_TEST_TOKENS = 10, 300
 """The reply of the test author may take this part of the budget, or at least so many tokens."""
+_SHARE_OF_REPLY, _FEWEST_REPLY_TOKENS = 8, 700
+"""The same for every other reply, so that an arm can afford several."""
 _FAILURE_CHARS = 1500
 _PROPOSER, _TESTER = "prompts/roles/developer.md", "prompts/roles/qa.md"
 
@@ -147,7 +149,8 @@ class Solver:
         at_most: int | None = None,
     ) -> ChatRequest:
         template = self.voices.prompts.template(kind)
-        room = max(template.max_tokens, max_tokens)
+        longest = max(_FEWEST_REPLY_TOKENS, self.meter.budget // _SHARE_OF_REPLY)
+        room = max(template.max_tokens or longest, max_tokens)
         draw = hashlib.sha256(f"{self.seed}/{self.task.task_id}/{salt}".encode()).digest()
         sampling = Sampling(
             temperature=at,

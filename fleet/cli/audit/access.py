@@ -18,8 +18,8 @@ def accesses(output: Output, *, secret: str | None, limit: int) -> int:
     """The newest uses of secrets are printed, the newest first; no line has a value or a hash of one."""
 
     async def read() -> list[SecretAccess]:
-        found = settings()
-        async with open_access_trail(endpoints_of(found, needed_addresses(found))) as trail:
+        fleet_settings = settings()
+        async with open_access_trail(endpoints_of(fleet_settings, needed_addresses(fleet_settings))) as trail:
             return await trail.newest(limit=limit)
 
     return report_of(output, asyncio.run(read()), secret=secret)

@@ -21,10 +21,10 @@ from fleet.wiring.endpoints import Endpoints, load_principals
 
 def archive_story(output: Output, story_id: str, *, proof: Path | None) -> int:
     """The story is a blob; where it is and where the story ended are printed."""
-    wanted, kept = StoryId(story_id), b"" if proof is None else _read(proof)
-    found = settings()
-    endpoints = endpoints_of(found, needed_addresses(found))
-    done = asyncio.run(_archived(endpoints, wanted, kept))
+    story, kept = StoryId(story_id), b"" if proof is None else _read(proof)
+    fleet_settings = settings()
+    endpoints = endpoints_of(fleet_settings, needed_addresses(fleet_settings))
+    done = asyncio.run(_archived(endpoints, story, kept))
     output.say(f"{story_id} is archived: {done.last_version} events, the last one {done.last_hash[:12]}")
     output.say(f"  kept as   {done.export_digest}")
     file = endpoints.blob_root / done.export_digest.hex[:2] / done.export_digest.hex

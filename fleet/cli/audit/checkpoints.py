@@ -21,18 +21,18 @@ def list_checkpoints(output: Output, story_id: str) -> int:
 
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
         state = await desk.state(StoryId(story_id))
-        found = tuple(state.checkpoints.values())
-        for each in found:
+        checkpoints = tuple(state.checkpoints.values())
+        for each in checkpoints:
             done = sum(task == "done" for task in each.task_states.values())
             here = "  (the tree now)" if each.tree == state.tree else ""
             tasks = f"{done} of {len(each.task_states)} tasks done"
             output.say(f"{each.checkpoint_id}  version {each.version:<5} {tasks}  {shown(each.note)}{here}")
-        if not found:
+        if not checkpoints:
             output.say("there is no checkpoint yet; the first one is saved with the first merge of a task")
         restoring = state.restoration.checkpoint_id if state.restoration else None
         if restoring is not None:
             output.say(f"{restoring} is being restored")
-        rows: list[dict[str, Any]] = [asdict(c) | {"is_present": c.tree == state.tree} for c in found]
+        rows: list[dict[str, Any]] = [asdict(c) | {"is_present": c.tree == state.tree} for c in checkpoints]
         output.result({"story_id": story_id, "checkpoints": rows, "restoring": restoring})
         return DONE
 

@@ -26,9 +26,11 @@ def export_trajectories(output: Output, folder: Path, chosen: list[str]) -> int:
 
     Of all stories those that cannot be read are named, and the exit code is 4.
     """
-    wanted = [StoryId(story) for story in chosen]
-    found = settings()
-    done = asyncio.run(_exported(endpoints_of(found, needed_addresses(found)), folder, wanted, output))
+    story_ids = [StoryId(story) for story in chosen]
+    fleet_settings = settings()
+    done = asyncio.run(
+        _exported(endpoints_of(fleet_settings, needed_addresses(fleet_settings)), folder, story_ids, output)
+    )
     stories = "1 story" if done.stories == 1 else f"{done.stories} stories"
     output.say(f"{shown(folder)} holds {stories} with {done.events} events ({TRAJECTORY_SCHEMA})")
     for name, table in done.tables.items():

@@ -33,15 +33,15 @@ T = TypeVar("T")
 
 def _on_fleet(work: Callable[[Endpoints], Awaitable[T]]) -> T:
     async def body() -> T:
-        found = settings()
-        return await work(endpoints_of(found, needed_addresses(found)))
+        fleet_settings = settings()
+        return await work(endpoints_of(fleet_settings, needed_addresses(fleet_settings)))
 
     return asyncio.run(body())
 
 
 def _places() -> AuditPlaces:
-    found = settings()
-    return audit_places(found.home, found.audit.export)
+    fleet_settings = settings()
+    return audit_places(fleet_settings.home, fleet_settings.audit.export)
 
 
 def stream_of(name: str) -> StreamId:
@@ -62,35 +62,36 @@ def verify(output: Output, *, checkpoint: Path | None, key: Path | None) -> int:
     return report_of(output, _on_fleet(work))
 
 
-def report_of(output: Output, found: AuditReport) -> int:
+def report_of(output: Output, report: AuditReport) -> int:
     """The report is printed; the exit code that it stands for."""
     output.say(
-        f"{found.streams} streams with {found.events} events, {found.archives} archived stories, {found.checkpoints} "
-        f"checkpoints, {found.exported} exported, newest signed checkpoint: {found.newest or 'none'}"
+        f"{report.streams} streams with {report.events} events, {report.archives} archived stories, "
+        f"{report.checkpoints} checkpoints, {report.exported} exported, "
+        f"newest signed checkpoint: {report.newest or 'none'}"
     )
-    for line in (*(loss.told() for loss in found.accepted), *found.remarks):
+    for line in (*(loss.told() for loss in report.accepted), *report.remarks):
         output.say(f"  note: {shown(line)}")
-    for finding in found.findings:
+    for finding in report.findings:
         output.say(f"  [bold red]{shown(str(finding))}[/]")
-    if found.is_clean:
+    if report.is_clean:
         output.say("[green]ok[/]: everything is as it was recorded")
     else:
-        output.say(f"{len(found.findings)} findings: keep a copy of all data before you change anything")
+        output.say(f"{len(report.findings)} findings: keep a copy of all data before you change anything")
     output.result(
         {
-            "ok": found.is_clean,
-            "streams": found.streams,
-            "events": found.events,
-            "archives": found.archives,
-            "checkpoints": found.checkpoints,
-            "exported": found.exported,
-            "newest": found.newest,
-            "findings": [finding.to_json() for finding in found.findings],
-            "accepted_losses": [loss.model_dump(mode="json") for loss in found.accepted],
-            "remarks": list(found.remarks),
+            "ok": report.is_clean,
+            "streams": report.streams,
+            "events": report.events,
+            "archives": report.archives,
+            "checkpoints": report.checkpoints,
+            "exported": report.exported,
+            "newest": report.newest,
+            "findings": [finding.to_json() for finding in report.findings],
+            "accepted_losses": [loss.model_dump(mode="json") for loss in report.accepted],
+            "remarks": list(report.remarks),
         }
     )
-    return DONE if found.is_clean else FAILED
+    return DONE if report.is_clean else FAILED
 
 
 class _Bars:

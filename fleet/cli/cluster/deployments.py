@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
-
-import httpx2
 
 from cluster.local.record import find_running
 from fleet.cli.exit_codes import DONE
@@ -15,7 +14,10 @@ from fleet.cli.local.local_principals import read_token
 from fleet.cli.output import Output, shown
 from fleet.cli.settings import needed_addresses, settings
 from fleet.kernel.errors import InvalidTransition, NotFound, StoreUnavailable, Unauthenticated, from_wire
+from fleet.web.answers import Unanswered, document_of
+from fleet.web.http import HttpExchanges
 
+_MOST_BYTES = 16 << 20
 _ANSWER_S = 660.0
 """What ran before may take 600 s until it is ready."""
 _HEADINGS = ("ENVIRONMENT", "RUNS", "ANSWERS", "HEALTHY", "SINCE", "STORY", "REVISION")
@@ -54,13 +56,13 @@ def end_environment(
         revision: what is meant; None means what runs there when it is looked at.
     """
     at = front or _front()
-    found = next((one for one in _environments(at) if one["environment"] == environment), None)
-    if found is None:
+    present = next((one for one in _environments(at) if one["environment"] == environment), None)
+    if present is None:
         raise NotFound(f"there is no environment {environment!r}; `fleet deploy list` shows those that exist")
-    wanted = revision or found["revision"]
-    if wanted is None:
+    deployed = revision or present["revision"]
+    if deployed is None:
         raise InvalidTransition(f"nothing runs in {environment}", state="empty", event=action, allowed=[])
-    body = {"reason": reason, "revision": wanted}
+    body = {"reason": reason, "revision": deployed}
     key = f"deploy-{action}-{secrets.token_hex(8)}"
     result = _asked(at, "POST", f"{environment}/{action}", body=body, key=key)
     if result.get("status") == "pending":
@@ -72,13 +74,13 @@ def end_environment(
 
 
 def _front() -> Front:
-    found = settings()
-    needed_addresses(found)
-    running = find_running(found.home)
+    fleet_settings = settings()
+    needed_addresses(fleet_settings)
+    running = find_running(fleet_settings.home)
     if running is None or running.serve_url is None:
         raise StoreUnavailable("this fleet has no HTTP front: start one with `fleet up --detach`")
     try:
-        return Front(running.serve_url, read_token(found.home))
+        return Front(running.serve_url, read_token(fleet_settings.home))
     except OSError as error:
         raise Unauthenticated(f"the token of the local user cannot be read: {os.strerror(error.errno or 0)}") from error
 
@@ -91,18 +93,19 @@ def _asked(
     front: Front, method: str, path: str, *, body: Mapping[str, Any] | None = None, key: str | None = None
 ) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {front.token}"} | ({"Idempotency-Key": key} if key else {})
-    url = f"/api/deployments/{path}".rstrip("/")
+    url = f"{front.url.rstrip('/')}/api/deployments/{path}".rstrip("/")
+    http = HttpExchanges(timeout_s=_ANSWER_S)
     try:
-        with httpx2.Client(base_url=front.url, headers=headers, timeout=_ANSWER_S, trust_env=False) as client:
-            answer = client.request(method, url, json=body)
-            found: dict[str, Any] = answer.json()
-    except (httpx2.HTTPError, ValueError) as error:
+        answer = asyncio.run(http.ask(method, url, headers=headers, json=body, most=_MOST_BYTES))
+    except Unanswered as error:
         raise StoreUnavailable(f"the front at {front.url} does not answer: {error}") from error
-    if answer.is_error:
-        known = {"code", "detail", "title", "type", "status", "instance", "retry"}
-        details = {name: value for name, value in found.items() if name not in known}
-        raise from_wire({"code": found.get("code"), "message": found.get("detail", ""), "details": details})
-    return found
+    if (problem := document_of(answer.data)) is None:
+        raise StoreUnavailable(f"the front at {front.url} answers {answer.status} without a document")
+    if not answer.is_success:
+        plain = {"code", "detail", "title", "type", "status", "instance", "retry"}
+        details = {name: value for name, value in problem.items() if name not in plain}
+        raise from_wire({"code": problem.get("code"), "message": problem.get("detail", ""), "details": details})
+    return problem
 
 
 def _print_table(output: Output, items: list[dict[str, Any]]) -> None:

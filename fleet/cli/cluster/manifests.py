@@ -13,8 +13,8 @@ import typer
 
 from fleet import __version__
 from fleet.cli.exit_codes import DONE, FAILED, MISSING
-from fleet.cli.output import Output, guarded, shown
-from fleet.cli.parameters import AsJson
+from fleet.cli.output import Output, shown
+from fleet.cli.parameters import command
 from fleet.kernel.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -36,20 +36,20 @@ KubeconfigOption = Annotated[Path | None, typer.Option(help="As for kubectl; KUB
 ContextOption = Annotated[str | None, typer.Option(help="Context of the kubeconfig; the current one unless given.")]
 
 
-@app.command("render")
+@command(app, "render")
 def render_command(
+    output: Output,
     cluster: ClusterArg,
     helm: Annotated[bool, typer.Option("--helm", help="As a Helm chart; needs --out.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write to, instead of standard output.")] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Print all objects of a cluster as YAML, in the order in which they are made; no cluster is asked."""
-    output = Output(as_json=as_json)
-    guarded(output, lambda: _render(output, cluster, helm=helm, out=out))
+    return _render(output, cluster, helm=helm, out=out)
 
 
-@app.command("apply")
+@command(app, "apply")
 def apply_command(
+    output: Output,
     cluster: ClusterArg,
     wait: Annotated[int, typer.Option(min=0, help="Seconds to wait until it is ready; 0 does not wait.")] = 600,
     dry_run: Annotated[
@@ -58,53 +58,48 @@ def apply_command(
     force: Annotated[bool, typer.Option("--force", help="Take over objects and fields of others.")] = False,
     kubeconfig: KubeconfigOption = None,
     context: ContextOption = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Make or change all objects of a cluster as its file says (server-side apply)."""
-    output = Output(as_json=as_json)
-    guarded(
-        output,
-        lambda: _apply(
-            output, cluster, _Where(kubeconfig, context), wait_s=0 if dry_run else wait, dry_run=dry_run, force=force
-        ),
+    return _apply(
+        output, cluster, _Where(kubeconfig, context), wait_s=0 if dry_run else wait, dry_run=dry_run, force=force
     )
 
 
-@app.command("status")
+@command(app, "status")
 def status_command(
-    cluster: ClusterArg, kubeconfig: KubeconfigOption = None, context: ContextOption = None, as_json: AsJson = False
-) -> None:
+    output: Output,
+    cluster: ClusterArg,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> int:
     """Say how every object of a cluster is; exit code 5 while one is not ready, 4 when one failed."""
-    output = Output(as_json=as_json)
-    guarded(output, lambda: _status(output, cluster, _Where(kubeconfig, context)))
+    return _status(output, cluster, _Where(kubeconfig, context))
 
 
-@app.command("scale")
+@command(app, "scale")
 def scale_command(
+    output: Output,
     cluster: ClusterArg,
     group: Annotated[str, typer.Argument(help="Group of workers.", metavar="GROUP")],
     replicas: Annotated[int, typer.Argument(min=0, help="Pods of the group.", metavar="N")],
     kubeconfig: KubeconfigOption = None,
     context: ContextOption = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Change the number of workers of a group until the file is applied again."""
-    output = Output(as_json=as_json)
-    guarded(output, lambda: _scale(output, cluster, group, replicas, _Where(kubeconfig, context)))
+    return _scale(output, cluster, group, replicas, _Where(kubeconfig, context))
 
 
-@app.command("delete")
+@command(app, "delete")
 def delete_command(
+    output: Output,
     cluster: ClusterArg,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this the objects are only listed.")] = False,
     data: Annotated[bool, typer.Option("--data", help="Delete the volumes too: every story is lost.")] = False,
     kubeconfig: KubeconfigOption = None,
     context: ContextOption = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Delete a cluster; namespaces and Secrets stay, and its volumes unless --data."""
-    output = Output(as_json=as_json)
-    guarded(output, lambda: _delete(output, cluster, _Where(kubeconfig, context), yes=yes, with_data=data))
+    return _delete(output, cluster, _Where(kubeconfig, context), yes=yes, with_data=data)
 
 
 class _Where:

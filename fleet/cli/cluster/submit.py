@@ -7,25 +7,25 @@ from typing import Annotated
 
 import typer
 
-from fleet.cli.output import Output, guarded
-from fleet.cli.parameters import Delegates, roles_of
+from fleet.cli.output import Output
+from fleet.cli.parameters import Budget, Delegates, Goal, Rigor, roles_of
 from fleet.kernel.errors import InvalidInput
 
 
 def submit_command(
+    output: Output,
     story_file: Annotated[Path | None, typer.Argument(help="Story as YAML.", metavar="STORY.yaml")] = None,
     repo: Annotated[str, typer.Option(help="Repository, by its path on the nodes of the cluster.")] = "",
     address: Annotated[str | None, typer.Option(help="Ray dashboard: http://HOST:8265. Else RAY_ADDRESS.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="Token of Ray. Else RAY_AUTH_TOKEN.")] = None,
-    goal: Annotated[str | None, typer.Option(help="One line instead of a story file.")] = None,
+    goal: Goal = None,
     model: Annotated[str | None, typer.Option(help="Model profile, or recorded:DIR of the cluster.")] = None,
-    rigor: Annotated[str | None, typer.Option(help="L0 to L3; replaces that of the file.")] = None,
+    rigor: Rigor = None,
     yes: Delegates = "",
-    limits: Annotated[str, typer.Option("--budget", help="Limits of the story: tokens=N,cost_usd=N,wall_ms=N.")] = "",
+    limits: Budget = "",
     principal: Annotated[str | None, typer.Option("--as", help="user:NAME as the cluster knows you.")] = None,
     python: Annotated[str | None, typer.Option(help="Python of the cluster's images.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
-) -> None:
+) -> int:
     """Run one story on a cluster as a Ray job, and follow it; exit codes as of `fleet run`."""
     from fleet.cli.cluster.submit_job import SubmitOptions, submit_story
     from fleet.cli.cluster.submit_plan import SubmittedPlan
@@ -36,22 +36,17 @@ def submit_command(
     from fleet.kernel.ids import Principal
     from fleet.story.delegation import check_delegates
 
-    output = Output(as_json=as_json)
-
-    def run() -> int:
-        if not repo:
-            raise InvalidInput("name the repository with --repo, by its path on the nodes of the cluster", field="repo")
-        parse_limits(limits)
-        delegate = roles_of(yes)
-        check_delegates(delegate)
-        plan = SubmittedPlan(
-            story=read_story(story_file, goal, rigor=rigor),
-            repo=repo,
-            principal=Principal(principal) if principal else local_principal(),
-            model=model,
-            delegate=delegate,
-            limits=limits,
-        )
-        return submit_story(settings(), SubmitOptions(plan, address, token_file, python), output)
-
-    guarded(output, run)
+    if not repo:
+        raise InvalidInput("name the repository with --repo, by its path on the nodes of the cluster", field="repo")
+    parse_limits(limits)
+    delegate = roles_of(yes)
+    check_delegates(delegate)
+    plan = SubmittedPlan(
+        story=read_story(story_file, goal, rigor=rigor),
+        repo=repo,
+        principal=Principal(principal) if principal else local_principal(),
+        model=model,
+        delegate=delegate,
+        limits=limits,
+    )
+    return submit_story(settings(), SubmitOptions(plan, address, token_file, python), output)

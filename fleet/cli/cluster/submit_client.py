@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -11,14 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import httpx2
-
 from fleet.kernel.errors import InvalidInput, StoreUnavailable, Unauthenticated
+from fleet.web.answers import Unanswered, document_of
+from fleet.web.http import HttpAnswer, HttpExchanges
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-_ANSWER_S = 15.0
+_ANSWER_S, _MOST_BYTES = 15.0, 256 << 20
 _NO_AGENT = r"(?s).*No available agent to submit job"
 """What a cluster says that has just come up: the agent of its head takes no job yet."""
 _AGENT_S = 120.0
@@ -91,8 +90,9 @@ class JobClient:
                 field="address",
             )
         self.address, self._token = address.rstrip("/"), token
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx2.Client(base_url=self.address, headers=headers, timeout=_ANSWER_S)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # As `ray job submit`, which takes them as well.
+        self._http = HttpExchanges(timeout_s=_ANSWER_S, uses_proxies=True)
         self._tail: _Tail | None = None
 
     def check(self) -> str:
@@ -103,27 +103,26 @@ class JobClient:
             Unauthenticated: it wants another token.
         """
         answer = self._get("/api/version")
-        try:
-            return str(answer.json()["ray_version"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreUnavailable(
-                f"what answers at {self.address} is no Ray dashboard (status {answer.status_code}); give its address "
-                "with --address",
-                address=self.address,
-            ) from error
+        if version := (document_of(answer.data) or {}).get("ray_version"):
+            return str(version)
+        raise StoreUnavailable(
+            f"what answers at {self.address} is no Ray dashboard (status {answer.status}); give its address with "
+            "--address",
+            address=self.address,
+        )
 
     def state(self, job_id: str) -> JobState | None:
         """How the job is; None when there is none of this id. Raises as `check`."""
         answer = self._get(f"/api/jobs/{job_id}")
-        if answer.status_code == 404:
+        if answer.status == 404:
             return None
-        found = self._json(answer)
-        return JobState(str(found["status"]), str(found.get("message") or ""), found.get("driver_exit_code"))
+        document = self._json(answer)
+        return JobState(str(document["status"]), str(document.get("message") or ""), document.get("driver_exit_code"))
 
     def log(self, job_id: str) -> str:
         """All that the job has printed so far. Raises as `check`."""
         answer = self._get(f"/api/jobs/{job_id}/logs")
-        return "" if answer.status_code == 404 else str(self._json(answer).get("logs") or "")
+        return "" if answer.status == 404 else str(self._json(answer).get("logs") or "")
 
     def submit(self, job_id: str, *, entrypoint: str, folder: Path, metadata: Mapping[str, str]) -> None:
         """The job is queued, with the files of this folder in its working directory. Raises as `check`."""
@@ -155,24 +154,25 @@ class JobClient:
         return self._tail.text
 
     def _ray(self) -> JobSubmissionClient:
-        # It reads the token from variables, which it does at import.
+        # A header counts at once. Without a token Ray asks variables, which it reads at its first import in a process.
         os.environ["RAY_AUTH_MODE"] = "token" if self._token else "disabled"
         os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
         os.environ["RAY_AUTH_TOKEN"] = self._token
         from ray.job_submission import JobSubmissionClient
 
-        return JobSubmissionClient(self.address)
+        return JobSubmissionClient(self.address, headers=dict(self._headers))
 
-    def _get(self, path: str) -> httpx2.Response:
+    def _get(self, path: str) -> HttpAnswer:
+        asking = self._http.ask("GET", self.address + path, headers=self._headers, most=_MOST_BYTES)
         try:
-            answer = self._http.get(path)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            answer = asyncio.run(asking)
+        except Unanswered as error:
             raise StoreUnavailable(
-                f"no Ray dashboard answers at {self.address} ({type(error).__name__}); is the cluster up, and its "
+                f"no Ray dashboard answers at {self.address} ({error.kind}); is the cluster up, and its "
                 "dashboard reachable from here (`kubectl port-forward`)? Give its address with --address",
                 address=self.address,
             ) from error
-        if answer.status_code in (401, 403):
+        if answer.status in (401, 403):
             raise Unauthenticated(
                 f"the Ray cluster at {self.address} wants {'another' if self._token else 'a'} token; name the file "
                 "with --token-file, or set RAY_AUTH_TOKEN",
@@ -180,19 +180,14 @@ class JobClient:
             )
         return answer
 
-    def _json(self, answer: httpx2.Response) -> dict[str, Any]:
-        try:
-            answer.raise_for_status()
-            return answer.json()
-        except (httpx2.HTTPError, json.JSONDecodeError) as error:
-            raise StoreUnavailable(
-                f"the Ray dashboard at {self.address} answers {answer.status_code}: {answer.text[:200]}",
-                address=self.address,
-            ) from error
-
-    def close(self) -> None:
-        """No connection is open."""
-        self._http.close()
+    def _json(self, answer: HttpAnswer) -> dict[str, Any]:
+        document = document_of(answer.data)
+        if answer.is_success and document is not None:
+            return document
+        text = answer.data[:200].decode("utf-8", "replace")
+        raise StoreUnavailable(
+            f"the Ray dashboard at {self.address} answers {answer.status}: {text}", address=self.address
+        )
 
 
 class _Tail:
@@ -224,6 +219,8 @@ class _Tail:
     async def _received(self) -> None:
         async for part in self._connect().tail_job_logs(self.job_id):
             self._parts.append(part)
+        # Ray's client has closed its connection, which its transport does in the next turn of the loop.
+        await asyncio.sleep(0)
 
 
 def _last_line(error: BaseException) -> str:

@@ -95,8 +95,8 @@ class _Log:
         ended = text.rfind("\n") + 1
         end = len(text) if is_whole or _result_in(text[ended:]) is not None else ended
         for line in text[self._shown : end].splitlines():
-            if (found := _result_in(line)) is not None:
-                self.result = found
+            if (result := _result_in(line)) is not None:
+                self.result = result
             elif line.strip():
                 self._output.note(shown(line))
         self._shown = max(self._shown, end)
@@ -107,7 +107,7 @@ def _result_in(line: str) -> dict[str, Any] | None:
     if not line.startswith("{"):
         return None
     try:
-        found: dict[str, Any] = json.loads(line)
+        document: dict[str, Any] = json.loads(line)
     except ValueError:
         return None
-    return None if _RESULT_KEYS.isdisjoint(found) else found
+    return None if _RESULT_KEYS.isdisjoint(document) else document

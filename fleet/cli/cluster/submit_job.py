@@ -50,14 +50,11 @@ def submit_story(settings: FleetSettings, options: SubmitOptions, output: Output
     """
     place = _place(settings, options, os.environ)
     client = JobClient(place.address, place.token)
-    try:
-        client.check()
-        job_id, is_new = placed_job(client, options.plan, python=place.python)
-        words = "" if is_new else " runs already: following it"
-        output.note(f"job [bold]{shown(job_id)}[/] at {shown(place.address)}{words}")
-        return follow(client, job_id, output)
-    finally:
-        client.close()
+    client.check()
+    job_id, is_new = placed_job(client, options.plan, python=place.python)
+    words = "" if is_new else " runs already: following it"
+    output.note(f"job [bold]{shown(job_id)}[/] at {shown(place.address)}{words}")
+    return follow(client, job_id, output)
 
 
 def placed_job(jobs: Jobs, plan: SubmittedPlan, *, python: str) -> tuple[str, bool]:

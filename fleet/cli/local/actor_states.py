@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from fleet.config.settings import has_node
 
-if TYPE_CHECKING:
-    import httpx2
-
 _NAMESPACE = "fleet"
 _ANSWER_S = 5.0
-_MOST = 1_000
+_MOST, _MOST_BYTES = 1_000, 64 << 20
 
 
 class ActorLine(BaseModel):
@@ -30,19 +29,25 @@ class ActorLine(BaseModel):
 
 def read_actor_lines(dashboard_url: str, token: str) -> tuple[ActorLine, ...] | None:
     """Every actor of the fleet by name; None when the dashboard does not answer, which its own line tells."""
-    import httpx2
+    from fleet.web.answers import Unanswered
+    from fleet.web.http import HttpExchanges
 
+    http = HttpExchanges(timeout_s=_ANSWER_S)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    query = {"detail": "true", "limit": str(_MOST)}
+
+    async def rows(kind: str) -> list[dict[str, Any]]:
+        url = f"{dashboard_url.rstrip('/')}/api/v0/{kind}"
+        answer = await http.ask("GET", url, headers=headers, params=query, most=_MOST_BYTES)
+        return json.loads(answer.data)["data"]["result"]["result"]
+
+    async def lines() -> tuple[ActorLine, ...]:
+        return actor_lines(await rows("actors"), await rows("nodes"))
+
     try:
-        with httpx2.Client(base_url=dashboard_url, headers=headers, timeout=_ANSWER_S, trust_env=False) as client:
-            return actor_lines(_rows(client, "actors"), _rows(client, "nodes"))
-    except (httpx2.HTTPError, ValueError, LookupError, TypeError):
+        return asyncio.run(lines())
+    except (Unanswered, ValueError, LookupError, TypeError):
         return None
-
-
-def _rows(client: httpx2.Client, kind: str) -> list[dict[str, Any]]:
-    answer = client.get(f"/api/v0/{kind}", params={"detail": "true", "limit": _MOST}).raise_for_status()
-    return answer.json()["data"]["result"]["result"]
 
 
 def actor_lines(actors: Iterable[Mapping[str, Any]], nodes: Iterable[Mapping[str, Any]]) -> tuple[ActorLine, ...]:
@@ -56,9 +61,9 @@ def _line(row: Mapping[str, Any], nodes: list[dict[str, str]]) -> ActorLine:
     name = str(row["name"])
     if row["state"] == "ALIVE":
         return ActorLine(name=name, state="running")
-    wanted: dict[str, str] = row.get("label_selector") or {}
-    if not has_node(wanted, nodes):
-        words = ", ".join(f"label {key}={value}" for key, value in sorted(wanted.items()))
+    labels: dict[str, str] = row.get("label_selector") or {}
+    if not has_node(labels, nodes):
+        words = ", ".join(f"label {key}={value}" for key, value in sorted(labels.items()))
         return ActorLine(name=name, state="waiting", why=f"for a node with {words or 'anything at all'}")
     if row.get("placement_group_id") and not row.get("pid"):
         amounts: dict[str, float] = row.get("required_resources") or {}

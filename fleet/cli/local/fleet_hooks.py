@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from cluster.local.process import free_port
 from cluster.local.record import Addresses
 from fleet.cli.endpoints import endpoints_of
 from fleet.cli.local.local_principals import ensure_principals
+from fleet.config.environment import configuration_warnings
 from fleet.config.settings import FleetSettings
 from fleet.kernel.collector import all_alive
 from fleet.telemetry.memory import NoMeter
@@ -42,7 +44,9 @@ class FleetHooks:
         self._names: list[str] = []
 
     def check(self) -> None:
-        """Every file is right, and so is the port of gRPC where the front will start."""
+        """Every file is right, and so is the port of gRPC of the front. What has no effect is said."""
+        for line in configuration_warnings(self._settings, os.environ):
+            self._progress("warning", line)
         front = check_configuration(self._endpoints(_NO_PLACES))
         if self._with_serve:
             check_rpc_port(self._settings, front)

@@ -12,18 +12,19 @@ from fleet.cli.local.local_principals import local_principal
 from fleet.cli.output import Output
 from fleet.cli.settings import needed_addresses, settings
 from fleet.planning.platform_state import FleetPause
+from fleet.projects.platform_commands import AnyPlatformCommand, PauseFleet, ResumeFleet
 from fleet.wiring.desk.desk import open_platform_desk
 from fleet.wiring.endpoints import Endpoints
 
 
 def pause(output: Output, *, reason: str) -> int:
     """No step of any story starts from here on."""
-    return _sent(output, "pause_fleet", {"reason": reason}, said="the fleet is paused")
+    return _sent(output, PauseFleet(reason=reason), said="the fleet is paused")
 
 
 def unpause(output: Output, *, note: str) -> int:
     """The paused fleet goes on."""
-    return _sent(output, "resume_fleet", {"note": note}, said="the fleet goes on")
+    return _sent(output, ResumeFleet(note=note), said="the fleet goes on")
 
 
 async def read_pause(endpoints: Endpoints) -> FleetPause | None:
@@ -32,12 +33,12 @@ async def read_pause(endpoints: Endpoints) -> FleetPause | None:
         return (await desk.state()).pause
 
 
-def _sent(output: Output, name: str, body: dict[str, Any], *, said: str) -> int:
+def _sent(output: Output, sent: AnyPlatformCommand, *, said: str) -> int:
     async def work() -> dict[str, Any]:
-        found = settings()
-        async with open_platform_desk(endpoints_of(found, needed_addresses(found))) as desk:
-            key = f"{name}/{secrets.token_hex(8)}"
-            return await desk.require(name, body, principal=local_principal(), key=key)
+        fleet_settings = settings()
+        async with open_platform_desk(endpoints_of(fleet_settings, needed_addresses(fleet_settings))) as desk:
+            key = f"{sent.command}/{secrets.token_hex(8)}"
+            return await desk.require(sent, principal=local_principal(), key=key)
 
     result = asyncio.run(work())
     output.say(said)

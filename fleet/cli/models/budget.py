@@ -29,13 +29,13 @@ _MICROUSD = 1_000_000
 def show_budget(output: Output, story_id: str | None, *, by: str | None) -> int:
     """Budgets are printed, of one story or of the platform today; with `by`, usage by that key."""
     key = parse_key(by) if by is not None else None
-    wanted = StoryId(story_id) if story_id is not None else None
+    story = StoryId(story_id) if story_id is not None else None
 
     async def body() -> int:
-        found = settings()
-        async with open_budget_desk(endpoints_of(found, needed_addresses(found))) as desk:
-            view = await (desk.today() if wanted is None else desk.story(wanted))
-            usage = await desk.usage(wanted, by=key) if key is not None else ()
+        fleet_settings = settings()
+        async with open_budget_desk(endpoints_of(fleet_settings, needed_addresses(fleet_settings))) as desk:
+            view = await (desk.today() if story is None else desk.story(story))
+            usage = await desk.usage(story, by=key) if key is not None else ()
             damaged = desk.damaged
         if key is None:
             print_budgets(view, output)
@@ -62,8 +62,8 @@ def set_limits(output: Output, story_id: str, *, scope: str, limits: Mapping[str
         raise InvalidInput("name a limit: --tokens, --cost-usd, --gpu-ms, --wall-ms, --calls, --output-tokens")
 
     async def body() -> int:
-        found = settings()
-        async with open_desk(endpoints_of(found, needed_addresses(found))) as desk:
+        fleet_settings = settings()
+        async with open_desk(endpoints_of(fleet_settings, needed_addresses(fleet_settings))) as desk:
             result = await desk.require(
                 StoryId(story_id),
                 parse_command("set_budget", {"scope": kind, "id": name or None, "limits": dict(limits), "note": note}),
@@ -142,17 +142,17 @@ def parse_limits(text: str) -> dict[str, int]:
     Raises:
         InvalidInput: a part has not this form.
     """
-    found: dict[str, int] = {}
+    limits: dict[str, int] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
         name = name.strip()
         try:
-            found |= {"cost_microusd": _microusd(value)} if name == "cost_usd" else {name: int(value)}
+            limits |= {"cost_microusd": _microusd(value)} if name == "cost_usd" else {name: int(value)}
         except ValueError:
             raise InvalidInput(
                 f"{part!r} is no limit: write tokens=200000 or cost_usd=1.50", field="budget", value=part
             ) from None
-    return found
+    return limits
 
 
 def _microusd(text: str) -> int:
@@ -168,5 +168,5 @@ def _microusd(text: str) -> int:
 
 def given_limits(*, cost_usd: str | None, **limits: int | None) -> dict[str, int | None]:
     """The options that were given; InvalidInput when the money is no number from 0."""
-    found = {name: value for name, value in limits.items() if value is not None}
-    return {**found, **(parse_limits(f"cost_usd={cost_usd}") if cost_usd is not None else {})}
+    given = {name: value for name, value in limits.items() if value is not None}
+    return {**given, **(parse_limits(f"cost_usd={cost_usd}") if cost_usd is not None else {})}

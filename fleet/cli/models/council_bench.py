@@ -54,10 +54,10 @@ class BenchOptions:
 
 def run_bench(output: Output, options: BenchOptions) -> int:
     """Every arm has a row for every task and seed; the table is printed. A second start continues."""
-    found = settings()
+    fleet_settings = settings()
     whole = read_tasks(options.tasks)
     tasks = whole[: options.limit]
-    plan = _plan(found, options)
+    plan = _plan(fleet_settings, options)
     header = {
         "format": 1,
         "model": absolute_model(options.model),
@@ -65,11 +65,13 @@ def run_bench(output: Output, options: BenchOptions) -> int:
         "seats": options.seats,
         "rounds": options.rounds,
         "tasks": digest_of_json([_document(t) for t in whole]),
-        "prompts": digest_of_json(sorted(str(t.digest) for t in bench_voices(found).prompts.templates.values())),
+        "prompts": digest_of_json(
+            sorted(str(t.digest) for t in bench_voices(fleet_settings).prompts.templates.values())
+        ),
     }
     name = f"{options.tasks.name.split('.')[0]}-{digest_of_json(header).hex[:8]}"
-    folder = BenchFolder(options.out or found.home / "bench" / name, header)
-    asyncio.run(_run(output, found, options, plan, tasks, folder))
+    folder = BenchFolder(options.out or fleet_settings.home / "bench" / name, header)
+    asyncio.run(_run(output, fleet_settings, options, plan, tasks, folder))
     return _tell(output, options, plan, tasks, folder)
 
 
@@ -101,23 +103,23 @@ def _document(task: BenchTask) -> list[Any]:
     return [*texts, list(public.visible), list(hidden.tests), list(public.command), list(hidden.command), files]
 
 
-def _plan(found: FleetSettings, options: BenchOptions) -> BenchPlan:
+def _plan(fleet_settings: FleetSettings, options: BenchOptions) -> BenchPlan:
     if options.tokens < MIN_TOKENS:
         raise InvalidInput(f"--tokens {options.tokens} holds no call: give {MIN_TOKENS} or more", field="tokens")
     if options.at_once is not None and not 1 <= options.at_once <= MAX_AT_ONCE:
         raise InvalidInput(f"--at-once {options.at_once} is not in 1..{MAX_AT_ONCE}", field="at_once")
     if options.seats % 2 == 0 or not 3 <= options.seats <= 9:
         raise InvalidInput(f"--seats {options.seats} is no odd number of 3..9", field="seats")
-    engine = load_models(config_files(found).document("models.yaml")).engine(options.model)
+    engine = load_models(config_files(fleet_settings).document("models.yaml")).engine(options.model)
     if isinstance(engine, RecordedEngine) and not Path(engine.directory).is_dir():
         raise InvalidInput(f"{engine.directory} is no folder of recorded replies", field="model")
     if isinstance(engine, ActorEngine) and engine.as_server(os.environ) is None:
-        check_served(engine, found)
+        check_served(engine, fleet_settings)
     return BenchPlan(
         arms=parse_arms(options.arms),
         seeds=_seeds(options.seeds),
         tokens=options.tokens,
-        rules=bench_rules(found, seats=options.seats, rounds=options.rounds),
+        rules=bench_rules(fleet_settings, seats=options.seats, rounds=options.rounds),
         timeout_s=options.timeout_s,
         # A recording holds the requests of the engine that made it; those that are recorded keep to schemas.
         constrain=isinstance(engine, RecordedEngine) or "json_schema" in engine.capabilities,
@@ -140,21 +142,21 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 async def _run(
     output: Output,
-    found: FleetSettings,
+    fleet_settings: FleetSettings,
     options: BenchOptions,
     plan: BenchPlan,
     tasks: Sequence[BenchTask],
     folder: BenchFolder,
 ) -> None:
     model = absolute_model(options.model) or options.model
-    engine = load_models(config_files(found).document("models.yaml")).engine(model)
+    engine = load_models(config_files(fleet_settings).document("models.yaml")).engine(model)
     done = {row.key for row in folder.rows}
     keys = {(t.public.task_id, a.label, s) for t in tasks for a in plan.arms for s in plan.seeds}
     if not keys - done:
         return
     async with (
-        served(engine, found, output) as variables,
-        open_bench(found, plan, model=model, environ=os.environ | variables, replies=folder.replies) as bench,
+        served(engine, fleet_settings, output) as variables,
+        open_bench(fleet_settings, plan, model=model, environ=os.environ | variables, replies=folder.replies) as bench,
     ):
         await _measure(output, bench, tasks, folder, total=len(keys), done=len(keys & done))
 
@@ -163,8 +165,8 @@ async def _measure(
     output: Output, bench: SolveBench, tasks: Sequence[BenchTask], folder: BenchFolder, *, total: int, done: int
 ) -> None:
     began = time.monotonic()
-    known = {row.key for row in folder.rows}
-    async for row in bench.rows(tasks, done=known):
+    keys = {row.key for row in folder.rows}
+    async for row in bench.rows(tasks, done=keys):
         folder.append(row)
         done += 1
         how = "[green]solved[/]" if row.passed else "[red]not solved[/]"
@@ -198,18 +200,18 @@ def _tell(
 
 
 def _arm_document(line: ArmLine) -> dict[str, Any]:
-    against = {name: _difference(found) for name, found in line.against.items()}
+    against = {name: _difference(difference) for name, difference in line.against.items()}
     return line._asdict() | {"interval": list(line.interval), "against": against}
 
 
-def _difference(found: PairedDifference) -> dict[str, Any]:
+def _difference(difference: PairedDifference) -> dict[str, Any]:
     return {
-        "pairs": found.pairs,
-        "gains": found.gains,
-        "losses": found.losses,
-        "difference": found.difference,
-        "p": found.p,
-        "interval": list(found.interval),
+        "pairs": difference.pairs,
+        "gains": difference.gains,
+        "losses": difference.losses,
+        "difference": difference.difference,
+        "p": difference.p,
+        "interval": list(difference.interval),
     }
 
 
@@ -220,15 +222,16 @@ def _table(lines: Sequence[ArmLine], tokens: int) -> list[str]:
         share = f"{line.passed}/{line.rows}"
         span = f"{100 * line.interval.low:.0f}..{100 * line.interval.high:.0f} %"
         figures = f"{line.tokens:>8.0f}{line.unspent:>8.0f}{line.calls:>6.1f}{line.malformed:>5}{line.undecided:>5}"
-        against = "; ".join(f"{name} {_short(found)}" for name, found in line.against.items())
+        against = "; ".join(f"{name} {_short(difference)}" for name, difference in line.against.items())
         told.append(f"{line.arm:<18}{share:>9}  {span:>13}{figures}{line.wall_s:>7.1f}  {against}".rstrip())
     over = sum(line.over for line in lines)
     return told + ([f"{over} rows cost more than the budget"] if over else [])
 
 
-def _short(found: PairedDifference) -> str:
-    low, high = (100 * value for value in found.interval)
-    return f"{found.gains}:{found.losses} {100 * found.difference:+.0f} ({low:+.0f}..{high:+.0f}) p={found.p:.3f}"
+def _short(difference: PairedDifference) -> str:
+    low, high = (100 * value for value in difference.interval)
+    counts, points = f"{difference.gains}:{difference.losses}", 100 * difference.difference
+    return f"{counts} {points:+.0f} ({low:+.0f}..{high:+.0f}) p={difference.p:.3f}"
 
 
 def _gain_lines(gains: Sequence[StageGain]) -> list[str]:

@@ -66,15 +66,15 @@ def _check_weights(engine: ActorEngine, settings: FleetSettings) -> None:
 
     if engine.weights is None:
         return
-    found = asyncio.run(make_weights(settings.home).look(engine.weights))
-    if found.state != "present":
-        what = {"partial": "are not whole", "wrong_digest": "are damaged"}.get(found.state, "are not on this machine")
+    stored = asyncio.run(make_weights(settings.home).look(engine.weights))
+    if stored.state != "present":
+        what = {"partial": "are not whole", "wrong_digest": "are damaged"}.get(stored.state, "are not on this machine")
         raise ModelUnavailable(
             f"the weights of engine {engine.engine_id!r} {what} ({engine.weights.size_bytes / 1e9:.1f} GB): fetch them "
             f"with `fleet models pull {engine.engine_id}`",
             engine=engine.engine_id,
-            reason="wrong_digest" if found.state == "wrong_digest" else "missing_weights",
-            file=found.path,
+            reason="wrong_digest" if stored.state == "wrong_digest" else "missing_weights",
+            file=stored.path,
             permanent=True,
         )
 
@@ -116,8 +116,8 @@ async def served(engine: Engine | None, settings: FleetSettings, output: Output)
             permanent=True,
         )
     async with serving_source(engine, settings, output) as source:
-        found = {engine.base_url_env: source.base_url}
-        yield found | ({engine.api_key_env: source.api_key} if engine.api_key_env else {})
+        variables = {engine.base_url_env: source.base_url}
+        yield variables | ({engine.api_key_env: source.api_key} if engine.api_key_env else {})
 
 
 @asynccontextmanager

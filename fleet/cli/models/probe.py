@@ -28,17 +28,20 @@ LEAST_WINDOW = 4_000
 
 def probe_model(output: Output, engine_id: str, *, window: int, is_kept: bool) -> int:
     """The engine was asked, its scores are printed, and kept in the home for councils that open from now on."""
-    found = settings()
-    models = probed_models(config_files(found), found.home)
+    fleet_settings = settings()
+    models = probed_models(config_files(fleet_settings), fleet_settings.home)
     engine = models.engine(engine_id)
     _check(engine)
     if window < LEAST_WINDOW:
         raise InvalidInput(f"--window {window} is too small to measure: give {LEAST_WINDOW} or more", field="window")
     if isinstance(engine, ActorEngine) and engine.as_server(os.environ) is None:
-        check_served(engine, found)
+        check_served(engine, fleet_settings)
 
     async def probe() -> ProbedEngine:
-        async with served(engine, found, output) as variables, _models(engine, os.environ | variables) as (text, own):
+        async with (
+            served(engine, fleet_settings, output) as variables,
+            _models(engine, os.environ | variables) as (text, own),
+        ):
             given = Probing(
                 engine_id=engine.engine_id,
                 model=engine.model,
@@ -58,7 +61,7 @@ def probe_model(output: Output, engine_id: str, *, window: int, is_kept: bool) -
     output.say(shown(f"strategy: {chosen.strategy}, because {chosen.reason}"))
     if says not in ("auto", chosen.strategy):
         output.say(shown(f"models.yaml says strategy: {says}, and that holds; write auto to follow the probe"))
-    path = str(keep_probe(found.home, probed)) if is_kept else None
+    path = str(keep_probe(fleet_settings.home, probed)) if is_kept else None
     if path:
         output.note(f"[dim]kept in {shown(path)}[/]")
     document = {**probed.model_dump(mode="json"), "strategy": chosen.strategy, "reason": chosen.reason}

@@ -39,9 +39,9 @@ class _Probe:
 
 def list_models(output: Output) -> int:
     """Every profile is printed, with what its weights and its server are like now."""
-    found = settings()
-    models = _models(found)
-    rows = asyncio.run(_rows(found, models))
+    fleet_settings = settings()
+    models = _models(fleet_settings)
+    rows = asyncio.run(_rows(fleet_settings, models))
     _print(output, rows)
     output.result({"models": rows})
     return DONE
@@ -49,17 +49,17 @@ def list_models(output: Output) -> int:
 
 def pull_model(output: Output, engine_id: str, *, given: Path | None, with_engine: bool) -> int:
     """The weights of the engine and its tokenizer are here, and with `with_engine` the program that runs them."""
-    found = settings()
-    engine = _models(found).engine(engine_id)
+    fleet_settings = settings()
+    engine = _models(fleet_settings).engine(engine_id)
     if with_engine:
-        _build_engine(found, output)
+        _build_engine(fleet_settings, output)
     weights = engine.weights if isinstance(engine, ActorEngine) else None
     tokenizer = engine.tokenizer.pulled if engine.tokenizer is not None else None
     if weights is None and tokenizer is None:
         raise InvalidInput(f"engine {engine_id!r} has no weights to fetch: {_why_none(engine)}", field="engine")
     # What is given by hand is the weights; a tokenizer beside them is small and comes from where models.yaml says.
     files = [file for file in (weights, tokenizer) if file is not None]
-    rows = [_pull(output, found, file, given=None if n else given) for n, file in enumerate(files)]
+    rows = [_pull(output, fleet_settings, file, given=None if n else given) for n, file in enumerate(files)]
     output.say(
         f"{shown(engine_id)}: {shown(rows[0]['path'])}"
         + (" (was here already)" if not rows[0]["fetched_bytes"] else "")
@@ -68,14 +68,14 @@ def pull_model(output: Output, engine_id: str, *, given: Path | None, with_engin
     return DONE
 
 
-def _pull(output: Output, found: FleetSettings, file: Weights, *, given: Path | None) -> dict[str, Any]:
+def _pull(output: Output, fleet_settings: FleetSettings, file: Weights, *, given: Path | None) -> dict[str, Any]:
     """The file is here; what was done for it."""
     from fleet.wiring.models.weights import make_weights
 
     licence = f", licence {file.licence}" if file.licence else ""
     output.note(f"[dim]{shown(file.file)}: {file.size_bytes / 1e6:.0f} MB{shown(licence)}[/]")
     with _bar(output, file) as told:
-        pulled = asyncio.run(make_weights(found.home, given=given).pull(file, told=told))
+        pulled = asyncio.run(make_weights(fleet_settings.home, given=given).pull(file, told=told))
     return {
         "path": pulled.path,
         "sha256": file.sha256,
@@ -86,8 +86,8 @@ def _pull(output: Output, found: FleetSettings, file: Weights, *, given: Path | 
 
 def serve_model(output: Output, engine_id: str, *, port: int) -> int:
     """The engine answers on this machine until Ctrl-C."""
-    found = settings()
-    engine = _models(found).engine(engine_id)
+    fleet_settings = settings()
+    engine = _models(fleet_settings).engine(engine_id)
     if not isinstance(engine, ActorEngine):
         raise InvalidInput(f"engine {engine_id!r} cannot be served here: {_why_none(engine)}", field="engine")
     if engine.kind != "local":
@@ -97,16 +97,16 @@ def serve_model(output: Output, engine_id: str, *, port: int) -> int:
             field="engine",
             value=engine_id,
         )
-    return asyncio.run(_serve(found, engine, output, port))
+    return asyncio.run(_serve(fleet_settings, engine, output, port))
 
 
-async def _serve(found: FleetSettings, engine: ActorEngine, output: Output, port: int) -> int:
+async def _serve(fleet_settings: FleetSettings, engine: ActorEngine, output: Output, port: int) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     key = os.environ.get(engine.api_key_env or "", "")
     ending = asyncio.create_task(stop.wait())
-    async with serving_source(engine, found, output, port=port, api_key=key) as source:
+    async with serving_source(engine, fleet_settings, output, port=port, api_key=key) as source:
         output.say(f"export {engine.base_url_env or 'BASE_URL'}={shown(source.base_url)}")
         output.say(f"export {engine.api_key_env or 'API_KEY'}={shown(source.api_key)}")
         output.note("ready, with the OpenAI wire format; stop it with Ctrl-C")
@@ -117,8 +117,8 @@ async def _serve(found: FleetSettings, engine: ActorEngine, output: Output, port
     return DONE
 
 
-def _models(found: FleetSettings) -> ModelsConfig:
-    return load_models(config_files(found).document("models.yaml"))
+def _models(fleet_settings: FleetSettings) -> ModelsConfig:
+    return load_models(config_files(fleet_settings).document("models.yaml"))
 
 
 def _why_none(engine: Engine) -> str:
@@ -135,12 +135,12 @@ def _why_none(engine: Engine) -> str:
             return "it needs none"
 
 
-async def _rows(found: FleetSettings, models: ModelsConfig) -> list[dict[str, Any]]:
-    return list(await asyncio.gather(*(_row(found, models, engine) for engine in models.engines)))
+async def _rows(fleet_settings: FleetSettings, models: ModelsConfig) -> list[dict[str, Any]]:
+    return list(await asyncio.gather(*(_row(fleet_settings, models, engine) for engine in models.engines)))
 
 
-async def _row(found: FleetSettings, models: ModelsConfig, engine: Engine) -> dict[str, Any]:
-    weights = await _weights_row(found, engine)
+async def _row(fleet_settings: FleetSettings, models: ModelsConfig, engine: Engine) -> dict[str, Any]:
+    weights = await _weights_row(fleet_settings, engine)
     probe = await _probe(models, engine, weights)
     return {
         "engine_id": engine.engine_id,
@@ -175,7 +175,7 @@ def _where(engine: Engine) -> str:
             return "nowhere"
 
 
-async def _weights_row(found: FleetSettings, engine: Engine) -> dict[str, Any] | None:
+async def _weights_row(fleet_settings: FleetSettings, engine: Engine) -> dict[str, Any] | None:
     from fleet.wiring.models.weights import make_weights
 
     if not isinstance(engine, ActorEngine):
@@ -184,7 +184,7 @@ async def _weights_row(found: FleetSettings, engine: Engine) -> dict[str, Any] |
         path = os.environ.get(engine.path_env or "", "") or engine.path
         state = "present" if path and Path(path).exists() else "missing"
         return {"state": state, "path": path, "size_bytes": None, "bytes_here": None, "sha256": engine.path_sha256}
-    look = await make_weights(found.home).look(engine.weights)
+    look = await make_weights(fleet_settings.home).look(engine.weights)
     size = {"size_bytes": engine.weights.size_bytes, "bytes_here": look.bytes_here}
     return {"state": look.state, "path": look.path, "sha256": engine.weights.sha256, **size}
 
@@ -298,14 +298,16 @@ class _Lines:
             self._output.note(f"{tenth * 10}% ({done / 1e6:.0f} MB)")
 
 
-def _build_engine(found: FleetSettings, output: Output) -> None:
+def _build_engine(fleet_settings: FleetSettings, output: Output) -> None:
     from fleet.models.engines.llama_install import MINUTES, install_llama
     from fleet.models.engines.llama_server import find_program
 
     try:
-        program = find_program(python=found.llama.python, server=found.llama.server, home=found.home)
+        program = find_program(
+            python=fleet_settings.llama.python, server=fleet_settings.llama.server, home=fleet_settings.home
+        )
     except ModelUnavailable:
         output.note(f"building llama.cpp from source, once: about {MINUTES} minutes on two cores")
-        install_llama(found.home, told=lambda line: output.note(f"[dim]{shown(line)}[/]"))
-        program = find_program(python=None, server=None, home=found.home)
+        install_llama(fleet_settings.home, told=lambda line: output.note(f"[dim]{shown(line)}[/]"))
+        program = find_program(python=None, server=None, home=fleet_settings.home)
     output.note(f"[dim]engine: {shown(program.version)}[/]")

@@ -18,6 +18,17 @@ from fleet.kernel.errors import NotFound, StoreUnavailable
 from fleet.kernel.ids import EntityId, StoryId
 from fleet.planning.discovery import DiscoveryProposal
 from fleet.planning.project_state import Discovery
+from fleet.projects.project_commands import (
+    AcceptDiscovery,
+    AnswerDiscovery,
+    CreateEpic,
+    CreateProject,
+    Discover,
+    DiscoveryCommand,
+    RejectDiscovery,
+    UpdateEpic,
+    UpdateProject,
+)
 
 
 def create_project(output: Output, text: dict[str, Any]) -> int:
@@ -26,7 +37,7 @@ def create_project(output: Output, text: dict[str, Any]) -> int:
     async def work(desk: ProjectDesk) -> int:
         key = f"create-project-{secrets.token_hex(8)}"
         project = new_project_id(local_principal(), key)
-        result = await send(desk, project, "create_project", {"project": text}, key=key)
+        result = await send(desk, project, CreateProject.model_validate({"project": text}), key=key)
         output.say(f"{project}: {shown(text['title'])}")
         output.result(result)
         return DONE
@@ -38,7 +49,7 @@ def change_project(output: Output, project: str, changes: dict[str, Any]) -> int
     """Fields of the project have new values."""
 
     async def work(desk: ProjectDesk) -> int:
-        result = await send(desk, project, "update_project", {"changes": changes})
+        result = await send(desk, project, UpdateProject.model_validate({"changes": changes}))
         output.say(f"{project} is {result['status']}")
         output.result(result)
         return DONE
@@ -50,10 +61,12 @@ def list_projects(output: Output) -> int:
     """Every project is printed, one a line."""
 
     async def work(desk: ProjectDesk) -> int:
-        found = await desk.projects()
-        for state in found:
+        states = await desk.projects()
+        for state in states:
             output.say(f"{state.project_id}  {state.status:<9} {shown(state.title)}")
-        output.result({"projects": [{"project_id": s.project_id, "title": s.title, "status": s.status} for s in found]})
+        output.result(
+            {"projects": [{"project_id": s.project_id, "title": s.title, "status": s.status} for s in states]}
+        )
         return DONE
 
     return with_projects(work)
@@ -89,7 +102,7 @@ def create_epic(output: Output, project: str, text: dict[str, Any]) -> int:
     """The epic stands under its project."""
 
     async def work(desk: ProjectDesk) -> int:
-        result = await send(desk, project, "create_epic", {"epic": text})
+        result = await send(desk, project, CreateEpic.model_validate({"epic": text}))
         output.say(f"{result['epic_id']}: {shown(text['title'])}")
         output.result(result)
         return DONE
@@ -102,8 +115,8 @@ def change_epic(output: Output, epic_id: str, changes: dict[str, Any], *, reason
 
     async def work(desk: ProjectDesk) -> int:
         line = await desk.epic(epic_id)
-        body = {"epic_id": epic_id, "changes": changes, "reason": reason}
-        result = await send(desk, line.project_id, "update_epic", body)
+        sent = UpdateEpic.model_validate({"epic_id": epic_id, "changes": changes, "reason": reason})
+        result = await send(desk, line.project_id, sent)
         output.say(f"{epic_id} is {(await desk.epic(epic_id)).status}")
         output.result(result)
         return DONE
@@ -115,10 +128,10 @@ def list_epics(output: Output, project: str) -> int:
     """Every epic of the project is printed, one a line."""
 
     async def work(desk: ProjectDesk) -> int:
-        found = await desk.epics(project)
-        for line in found:
+        lines = await desk.epics(project)
+        for line in lines:
             output.say(_epic_line(line))
-        output.result({"epics": [_epic(line) for line in found]})
+        output.result({"epics": [_epic(line) for line in lines]})
         return name_damaged(output, desk.planning.damaged)
 
     return with_projects(work)
@@ -151,21 +164,21 @@ async def _found(desk: ProjectDesk, discovery_id: str) -> tuple[EntityId, Discov
     raise NotFound(f"there is no discovery {discovery_id}", discovery_id=discovery_id)
 
 
-def _result(project: str, found: Discovery, proposal: DiscoveryProposal) -> dict[str, Any]:
-    return {**asdict(found), "project_id": project, "proposal": proposal.model_dump(mode="json")}
+def _result(project: str, discovery: Discovery, proposal: DiscoveryProposal) -> dict[str, Any]:
+    return {**asdict(discovery), "project_id": project, "proposal": proposal.model_dump(mode="json")}
 
 
 def ask(output: Output, goal: str, *, project: str, language: str, model: str | None, is_empty: bool) -> int:
     """A goal has a proposal; a model that helps may take a while."""
 
     async def work(desk: ProjectDesk) -> int:
-        body: dict[str, Any] = {"goal": goal, "language": language, "is_empty": is_empty}
-        made = await send(desk, project, "discover", body | ({"model": model} if model else {}))
+        sent = Discover(goal=goal, language=language, is_empty=is_empty, model=model or None)
+        made = await send(desk, project, sent)
         for _ in range(600):
-            found, proposal = await desk.discovery(project, made["discovery_id"])
-            if found.status != "requested":
-                show_proposal(output, found, proposal)
-                output.result(_result(project, found, proposal))
+            discovery, proposal = await desk.discovery(project, made["discovery_id"])
+            if discovery.status != "requested":
+                show_proposal(output, discovery, proposal)
+                output.result(_result(project, discovery, proposal))
                 return DONE
             await asyncio.sleep(0.5)
         raise StoreUnavailable(f"no proposal came for {made['discovery_id']}; `fleet discovery show` shows it later")
@@ -177,10 +190,10 @@ def list_discoveries(output: Output) -> int:
     """Every goal is printed, one a line."""
 
     async def work(desk: ProjectDesk) -> int:
-        found = [(s.project_id, d) for s in await desk.projects() for d in s.discoveries.values()]
-        for _, one in found:
+        discoveries = [(s.project_id, d) for s in await desk.projects() for d in s.discoveries.values()]
+        for _, one in discoveries:
             output.say(f"{one.discovery_id}  {one.status:<9} {shown(one.goal)}")
-        output.result({"discoveries": [{**asdict(one), "project_id": project} for project, one in found]})
+        output.result({"discoveries": [{**asdict(one), "project_id": project} for project, one in discoveries]})
         return DONE
 
     return with_projects(work)
@@ -190,9 +203,9 @@ def show_discovery(output: Output, discovery_id: str) -> int:
     """One proposal is printed as it is now."""
 
     async def work(desk: ProjectDesk) -> int:
-        project, found, proposal = await _found(desk, discovery_id)
-        show_proposal(output, found, proposal)
-        output.result(_result(project, found, proposal))
+        project, discovery, proposal = await _found(desk, discovery_id)
+        show_proposal(output, discovery, proposal)
+        output.result(_result(project, discovery, proposal))
         return DONE
 
     return with_projects(work)
@@ -200,35 +213,33 @@ def show_discovery(output: Output, discovery_id: str) -> int:
 
 def answer(output: Output, discovery_id: str, given: tuple[str, ...]) -> int:
     """Answers stand in the stories of the proposal."""
-    answers = parse_answers(given)
-    return _decide(output, discovery_id, "answer_discovery", {"answers": answers})
+    return _decide(output, AnswerDiscovery(discovery_id=discovery_id, answers=parse_answers(given)))
 
 
 def accept(output: Output, discovery_id: str, *, note: str) -> int:
     """The epic stands, and the stories are there."""
-    return _decide(output, discovery_id, "accept_discovery", {"note": note})
+    return _decide(output, AcceptDiscovery(discovery_id=discovery_id, note=note))
 
 
 def reject(output: Output, discovery_id: str, *, reason: str) -> int:
     """The proposal is not taken."""
-    return _decide(output, discovery_id, "reject_discovery", {"reason": reason})
+    return _decide(output, RejectDiscovery(discovery_id=discovery_id, reason=reason))
 
 
-def _decide(output: Output, discovery_id: str, name: str, body: dict[str, Any]) -> int:
+def _decide(output: Output, sent: DiscoveryCommand) -> int:
     async def work(desk: ProjectDesk) -> int:
-        project, before, _ = await _found(desk, discovery_id)
+        project, before, _ = await _found(desk, sent.discovery_id)
         # Accepted twice is accepted once; answers and another proposal are new requests.
-        sent = {"discovery_id": discovery_id, **body}
-        asked = {**sent, "proposal": before.proposal_digest}
-        key = request_key(f"{discovery_id}/accept", asked) if name == "accept_discovery" else ""
-        await send(desk, project, name, sent, key=key)
-        _, found, proposal = await _found(desk, discovery_id)
-        for story_id in found.story_ids:
+        request = {**sent.body(), "proposal": before.proposal_digest}
+        key = request_key(f"{sent.discovery_id}/accept", request) if isinstance(sent, AcceptDiscovery) else ""
+        await send(desk, project, sent, key=key)
+        _, discovery, proposal = await _found(desk, sent.discovery_id)
+        for story_id in discovery.story_ids:
             await desk.require_story(local_principal(), StoryId(story_id))
-        show_proposal(output, found, proposal)
-        for story_id in found.story_ids:
+        show_proposal(output, discovery, proposal)
+        for story_id in discovery.story_ids:
             output.say(f"  {story_id}")
-        output.result(_result(project, found, proposal))
+        output.result(_result(project, discovery, proposal))
         return DONE
 
     return with_projects(work)

@@ -11,6 +11,7 @@ from fleet.cli.story.stories import with_desk
 from fleet.desk.planning import PlanningDesk
 from fleet.desk.projects import ProjectDesk
 from fleet.kernel.ids import EntityId
+from fleet.projects.project_commands import ProjectCommand
 from fleet.wiring.desk.projects import open_project_desk
 from fleet.wiring.endpoints import Endpoints
 
@@ -27,7 +28,7 @@ def with_projects(work: Work) -> int:
     return with_desk(body)
 
 
-async def send(desk: ProjectDesk, project: str, name: str, body: dict[str, Any], *, key: str = "") -> dict[str, Any]:
+async def send(desk: ProjectDesk, project: str, sent: ProjectCommand, *, key: str = "") -> dict[str, Any]:
     """What the project answered this command with; without a key it is a new one each time."""
-    key = key or f"{name}-{secrets.token_hex(8)}"
-    return await desk.require(EntityId(project), name, body, principal=local_principal(), key=key)
+    key = key or f"{sent.command}-{secrets.token_hex(8)}"
+    return await desk.require(EntityId(project), sent, principal=local_principal(), key=key)

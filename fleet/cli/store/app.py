@@ -7,67 +7,64 @@ from typing import Annotated
 
 import typer
 
-from fleet.cli.output import Output, guarded
-from fleet.cli.parameters import AsJson
+from fleet.cli.output import Output
+from fleet.cli.parameters import command
 
 graph = typer.Typer(help="The decision graph: how far it is, its rebuild, and what it answers.", no_args_is_help=True)
 dlq = typer.Typer(help="Work that failed each time it was tried, and was set aside.", no_args_is_help=True)
 sandbox = typer.Typer(help="One command in the sandbox, and what the sandbox holds here.", no_args_is_help=True)
 
 
-@graph.command("status")
-def graph_status(as_json: AsJson = False) -> None:
+@command(graph, "status")
+def graph_status(output: Output) -> int:
     """Show how far the decision graph is, and the streams that are set aside."""
     from fleet.cli.store.graph import show_graph
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: show_graph(output))
+    return show_graph(output)
 
 
-@graph.command("ask")
+@command(graph, "ask")
 def graph_ask(
+    output: Output,
     query: Annotated[str, typer.Argument(metavar="QUERY", help="Name of a query, as critical_decisions.")],
     given: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Its parameters.")] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Ask the decision graph a named query, as `critical_decisions story_id=st-auth-7`."""
     from fleet.cli.store.graph import ask_graph
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: ask_graph(output, query, given or []))
+    return ask_graph(output, query, given or [])
 
 
-@graph.command("rebuild")
-def graph_rebuild(as_json: AsJson = False) -> None:
+@command(graph, "rebuild")
+def graph_rebuild(output: Output) -> int:
     """Build the decision graph anew from the log, beside the old one, and switch to it."""
     from fleet.cli.store.graph import rebuild_graph
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: rebuild_graph(output))
+    return rebuild_graph(output)
 
 
-@dlq.command("list")
-def dlq_list(as_json: AsJson = False) -> None:
+@command(dlq, "list")
+def dlq_list(output: Output) -> int:
     """List the dead letters, the oldest first."""
     from fleet.cli.store.dlq import list_letters
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: list_letters(output))
+    return list_letters(output)
 
 
-@dlq.command("retry")
+@command(dlq, "retry")
 def dlq_retry(
-    letter_id: Annotated[str, typer.Argument(help="Id of a dead letter.", metavar="ID")], as_json: AsJson = False
-) -> None:
+    output: Output,
+    letter_id: Annotated[str, typer.Argument(help="Id of a dead letter.", metavar="ID")],
+) -> int:
     """Try the work of a dead letter again, once its cause is mended."""
     from fleet.cli.store.dlq import retry_letter
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: retry_letter(output, letter_id))
+    return retry_letter(output, letter_id)
 
 
-@sandbox.command("exec")
+@command(sandbox, "exec")
 def sandbox_exec(
+    output: Output,
     command: Annotated[list[str], typer.Argument(help="Program and arguments, after `--`.", metavar="CMD...")],
     workspace: Annotated[Path | None, typer.Option(help="Folder that the command finds at /workspace.")] = None,
     role: Annotated[str, typer.Option(help="Role whose programs may be run.")] = "developer",
@@ -78,8 +75,7 @@ def sandbox_exec(
     disk: Annotated[str | None, typer.Option(help="Bytes below /workspace: 512Mi, 2Gi.")] = None,
     host: Annotated[list[str] | None, typer.Option(help="Host that may be reached, if the policy lists it.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Write changed files back when the command passed.")] = False,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Run one command in the sandbox as a role may run it; nothing of the folder changes without --keep."""
     from fleet.cli.store.sandbox import ExecOptions, execute
 
@@ -95,14 +91,12 @@ def sandbox_exec(
         hosts=tuple(host or ()),
         keep=keep,
     )
-    output = Output(as_json=as_json)
-    guarded(output, lambda: execute(output, options))
+    return execute(output, options)
 
 
-@sandbox.command("check")
-def sandbox_check(as_json: AsJson = False) -> None:
+@command(sandbox, "check")
+def sandbox_check(output: Output) -> int:
     """Try what the sandbox holds on this machine, and say how to mend what it does not."""
     from fleet.cli.store.sandbox import check_sandbox
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: check_sandbox(output))
+    return check_sandbox(output)

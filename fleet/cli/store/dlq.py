@@ -48,8 +48,8 @@ async def _retry(endpoints: Endpoints, letter_id: str) -> DeadLetter:
 
 
 def _endpoints() -> Endpoints:
-    found = settings()
-    return endpoints_of(found, needed_addresses(found))
+    fleet_settings = settings()
+    return endpoints_of(fleet_settings, needed_addresses(fleet_settings))
 
 
 def _print_table(output: Output, letters: list[DeadLetter]) -> None:

@@ -33,8 +33,8 @@ _TOLD = {
 
 def _with_projector(work: Callable[[Projector], Awaitable[int]]) -> int:
     async def body() -> int:
-        found = settings()
-        endpoints = endpoints_of(found, needed_addresses(found))
+        fleet_settings = settings()
+        endpoints = endpoints_of(fleet_settings, needed_addresses(fleet_settings))
         async with open_projector(endpoints) as projector:
             return await work(projector)
 
@@ -82,8 +82,8 @@ def rebuild_graph(output: Output) -> int:
     """
 
     async def work(projector: Projector) -> int:
-        wanted = (await projector.ask_for_rebuild()).wanted
-        status = await watched(output, projector, wanted)
+        projection = (await projector.ask_for_rebuild()).wanted
+        status = await watched(output, projector, projection)
         output.say(f"projection {status.state.active} is active; {_TOLD[status.state.comparison]}")
         output.result({"projection": status.state.active, "comparison": status.state.comparison})
         return DONE
@@ -91,27 +91,29 @@ def rebuild_graph(output: Output) -> int:
     return _with_projector(work)
 
 
-async def watched(output: Output, projector: Projector, wanted: int, *, stalled_s: float = _STALLED_S) -> GraphStatus:
+async def watched(
+    output: Output, projector: Projector, projection: int, *, stalled_s: float = _STALLED_S
+) -> GraphStatus:
     """The status once this projection, or a later one, is active.
 
     Raises StoreUnavailable when nothing changes for `stalled_s`.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=output.console, transient=True) as progress:
-        bar = progress.add_task(f"building projection {wanted}", total=None)
+        bar = progress.add_task(f"building projection {projection}", total=None)
         seen, since = (-1, ""), time.monotonic()
         while True:
             status = await projector.status()
-            if status.state.active >= wanted:
+            if status.state.active >= projection:
                 return status
             progress.update(bar, completed=status.rebuilt, total=status.events)
             if (now := (status.rebuilt, status.state.spare.value)) != seen:
                 seen, since = now, time.monotonic()
             if time.monotonic() - since > stalled_s:
                 raise StoreUnavailable(
-                    f"nothing was done for projection {wanted} in {stalled_s:g} s ({status.rebuilt} of "
+                    f"nothing was done for projection {projection} in {stalled_s:g} s ({status.rebuilt} of "
                     f"{status.events} events): see actor `projector` in `fleet status`; the rebuild stays wanted",
-                    projection=wanted,
+                    projection=projection,
                 )
             await asyncio.sleep(_LOOK_S)
 
@@ -132,8 +134,8 @@ def ask_graph(output: Output, name: str, given: Sequence[str]) -> int:
     plan_query(name, params)
 
     async def body() -> list[dict[str, Any]]:
-        found = settings()
-        graph = make_graph(endpoints_of(found, needed_addresses(found)))
+        fleet_settings = settings()
+        graph = make_graph(endpoints_of(fleet_settings, needed_addresses(fleet_settings)))
         try:
             return await graph.query(name, params)
         finally:
@@ -150,11 +152,11 @@ def ask_graph(output: Output, name: str, given: Sequence[str]) -> int:
 
 def parameters(given: Sequence[str]) -> dict[str, Any]:
     """`name=value` as parameters of a query; numbers where a parameter is one."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InvalidInput(f"{text[:100]!r} is no parameter: write name=value, as in story_id=st-auth-7")
         is_number = name in _NUMBERS and value.isascii() and value.isdigit() and len(value) < 20
-        found[name] = int(value) if is_number else value
-    return found
+        values[name] = int(value) if is_number else value
+    return values

@@ -14,7 +14,7 @@ from typing import Any
 
 from fleet.cli.exit_codes import DONE, FAILED, MISSING
 from fleet.cli.local.local_principals import local_principal
-from fleet.cli.output import Output, shown
+from fleet.cli.output import Output, shown, shown_name
 from fleet.cli.settings import settings
 from fleet.kernel.errors import InvalidInput, PolicyDenied, SandboxUnavailable
 from fleet.kernel.ids import EntityId, RunKey, StoryId
@@ -171,9 +171,9 @@ def _show(line: LogLine, output: Output) -> None:
 def _tell(output: Output, changes: FolderChanges) -> None:
     for word, paths in (("written", changes.written), ("removed", changes.removed)):
         for path in paths:
-            output.note(shown(f"{word} {path}"))
+            output.note(f"{word} {shown_name(path)}")
     for path, why in changes.skipped.items():
-        output.note(f"[yellow]left alone[/] {shown(path)}: {shown(why)}")
+        output.note(f"[yellow]left alone[/] {shown_name(path)}: {shown_name(why)}")
 
 
 def _allowed(options: ExecOptions, policy: Policy) -> Allowed:
@@ -227,10 +227,10 @@ def _limits(options: ExecOptions, allowed: Allowed) -> Limits:
 
 
 def _size(text: str, option: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,12})(|Ki|Mi|Gi)", text)
-    if found is None:
+    match = re.fullmatch(r"([0-9]{1,12})(|Ki|Mi|Gi)", text)
+    if match is None:
         raise InvalidInput(f"{option} {text!r} is no size; write 512Mi or 2Gi", field=option, value=text)
-    return int(found[1]) * _UNITS[found[2]]
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def _cpu_millis(text: str) -> int:

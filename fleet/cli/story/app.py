@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
-from fleet.cli.output import Output, guarded
+from fleet.cli.output import Output
 from fleet.cli.parameters import (
-    AsJson,
     Budget,
     Delegates,
     Model,
+    Note,
     PythonEnvironment,
+    Reason,
     Repository,
     StoryArg,
+    StoryFile,
+    command,
     roles_of,
     toolchain_of,
 )
@@ -23,33 +26,32 @@ from fleet.cli.parameters import (
 app = typer.Typer(help="Create, list, show and decide stories.", no_args_is_help=True)
 
 
-@app.command("create")
+@command(app, "create")
 def story_create(
-    story_file: Annotated[Path, typer.Argument(help="Story as YAML.", metavar="STORY.yaml")], as_json: AsJson = False
-) -> None:
+    output: Output,
+    story_file: StoryFile,
+) -> int:
     """Create a story and score its readiness."""
     from fleet.cli.story.stories import create
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: create(output, story_file))
+    return create(output, story_file)
 
 
-@app.command("start")
+@command(app, "start")
 def story_start(
+    output: Output,
     story_id: StoryArg,
     repo: Repository = ".",
     model: Model = None,
     yes: Delegates = "",
     python: PythonEnvironment = None,
     limits: Budget = "",
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Start the work on a story that was created, and follow it to its end or to a gate."""
     from fleet.cli.settings import absolute_model
     from fleet.cli.story.run_options import RunOptions
     from fleet.cli.story.stories import start_story
 
-    output = Output(as_json=as_json)
     options = RunOptions(
         story=None,
         goal=None,
@@ -61,287 +63,300 @@ def story_start(
         toolchain=toolchain_of(python),
         limits=limits,
     )
-    guarded(output, lambda: start_story(output, story_id, options))
+    return start_story(output, story_id, options)
 
 
-@app.command("list")
-def story_list(as_json: AsJson = False) -> None:
+@command(app, "list")
+def story_list(output: Output) -> int:
     """List all stories."""
     from fleet.cli.story.stories import list_all
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: list_all(output))
+    return list_all(output)
 
 
-@app.command("show")
-def story_show(story_id: StoryArg, as_json: AsJson = False) -> None:
+@command(app, "show")
+def story_show(output: Output, story_id: StoryArg) -> int:
     """Show one story."""
     from fleet.cli.story.stories import show
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: show(output, story_id))
+    return show(output, story_id)
 
 
-@app.command("approve")
+@command(app, "approve")
 def story_approve(
+    output: Output,
     story_id: StoryArg,
     gate: Annotated[str, typer.Argument(help="Gate or approval id.")],
-    notes: Annotated[str, typer.Option(help="Why.")] = "",
-    as_json: AsJson = False,
-) -> None:
+    notes: Note = "",
+) -> int:
     """Approve a pending gate of a story."""
     from fleet.cli.story.stories import decide
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: decide(output, story_id, gate, approve=True, text=notes))
+    return decide(output, story_id, gate, approve=True, text=notes)
 
 
-@app.command("reject")
+@command(app, "reject")
 def story_reject(
+    output: Output,
     story_id: StoryArg,
     gate: Annotated[str, typer.Argument(help="Gate or approval id.")],
-    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "",
+    reason: Reason = "",
     back: Annotated[
         str | None, typer.Option(help="Event that takes the story back at once: reject_design, ...")
     ] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Reject a pending gate of a story, with a reason."""
     from fleet.cli.story.stories import decide
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: decide(output, story_id, gate, approve=False, text=reason, back=back))
+    return decide(output, story_id, gate, approve=False, text=reason, back=back)
 
 
-@app.command("ask")
+@command(app, "ask")
 def story_ask(
+    output: Output,
     story_id: StoryArg,
     gate: Annotated[str, typer.Argument(help="Gate: approve_scope, ..., or council_escalation.")],
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Ask for the approval of a gate again, after nobody answered in time or somebody said no."""
     from fleet.cli.story.stories import ask_again
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: ask_again(output, story_id, gate))
+    return ask_again(output, story_id, gate)
 
 
-@app.command("revoke")
+@command(app, "revoke")
 def story_revoke(
+    output: Output,
     story_id: StoryArg,
     approval: Annotated[str, typer.Argument(help="Id of a granted approval of a tool call.", metavar="APPROVAL")],
-    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "",
-    as_json: AsJson = False,
-) -> None:
+    reason: Reason = "",
+) -> int:
     """Take back a yes to a tool call before it was used."""
     from fleet.cli.story.stories import revoke
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: revoke(output, story_id, approval, reason=reason))
+    return revoke(output, story_id, approval, reason=reason)
 
 
-@app.command("back")
+@command(app, "back")
 def story_back(
+    output: Output,
     story_id: StoryArg,
     event: Annotated[str, typer.Argument(help="reject_design, reject_build, reject_test or reject_docs.")],
-    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "",
-    as_json: AsJson = False,
-) -> None:
+    reason: Reason = "",
+) -> int:
     """Take a story back to an earlier state, with a reason."""
     from fleet.cli.story.stories import send_back
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: send_back(output, story_id, event, reason=reason))
+    return send_back(output, story_id, event, reason=reason)
 
 
-@app.command("pause")
+@command(app, "pause")
 def story_pause(
+    output: Output,
     story_id: StoryArg,
-    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "",
-    as_json: AsJson = False,
-) -> None:
+    reason: Reason = "",
+) -> int:
     """Hold a story back: no step of it starts until it goes on."""
     from fleet.cli.story.stories import pause
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: pause(output, story_id, reason=reason))
+    return pause(output, story_id, reason=reason)
 
 
-@app.command("unpause")
+@command(app, "unpause")
 def story_unpause(
-    story_id: StoryArg, note: Annotated[str, typer.Option(help="Why now.")] = "", as_json: AsJson = False
-) -> None:
+    output: Output,
+    story_id: StoryArg,
+    note: Annotated[str, typer.Option(help="Why now.")] = "",
+) -> int:
     """Let a paused story go on."""
     from fleet.cli.story.stories import unpause
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: unpause(output, story_id, note=note))
+    return unpause(output, story_id, note=note)
 
 
-@app.command("cancel")
+@command(app, "cancel")
 def story_cancel(
+    output: Output,
     story_id: StoryArg,
-    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "",
-    as_json: AsJson = False,
-) -> None:
+    reason: Reason = "",
+) -> int:
     """Give a story up for good: its running steps are ended, and what it recorded is kept."""
     from fleet.cli.story.stories import cancel
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: cancel(output, story_id, reason=reason))
+    return cancel(output, story_id, reason=reason)
 
 
-@app.command("checkpoints")
-def story_checkpoints(story_id: StoryArg, as_json: AsJson = False) -> None:
+@command(app, "checkpoints")
+def story_checkpoints(output: Output, story_id: StoryArg) -> int:
     """List the trees that a story can be set back to."""
     from fleet.cli.audit.checkpoints import list_checkpoints
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: list_checkpoints(output, story_id))
+    return list_checkpoints(output, story_id)
 
 
-@app.command("restore")
+@command(app, "restore")
 def story_restore(
+    output: Output,
     story_id: StoryArg,
     to: Annotated[str, typer.Option(help="Id of the checkpoint, or its version.", metavar="CHECKPOINT")],
-    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "",
-    as_json: AsJson = False,
-) -> None:
+    reason: Reason = "",
+) -> int:
     """Set a story's tree back to a checkpoint: work that came after is open again, and stays on record."""
     from fleet.cli.audit.checkpoints import restore
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: restore(output, story_id, to=to, reason=reason))
+    return restore(output, story_id, to=to, reason=reason)
 
 
-@app.command("score")
+@command(app, "waive")
+def story_waive(
+    output: Output,
+    story_id: StoryArg,
+    criterion: Annotated[
+        str,
+        typer.Argument(
+            help="Id of a criterion, such as ac-2, or a dimension of the score: unit, static, e2e, coverage, lint.",
+            metavar="WHAT",
+        ),
+    ],
+    reason: Reason = "",
+    days: Annotated[int | None, typer.Option(min=1, max=365, help="How long a dimension stays waived.")] = None,
+) -> int:
+    """Let a criterion pass although no test shows it, or take a dimension out of the score for a time."""
+    from fleet.cli.story.stories import waive
+
+    return waive(output, story_id, criterion, reason=reason, days=days)
+
+
+@command(app, "score")
 def story_score(
-    story_file: Annotated[Path, typer.Argument(help="Story as YAML.", metavar="STORY.yaml")], as_json: AsJson = False
-) -> None:
+    output: Output,
+    story_file: StoryFile,
+) -> int:
     """Score how ready a story file is; nothing is recorded, and no fleet is needed."""
     from fleet.cli.story.coach import score_file
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: score_file(output, story_file))
+    return score_file(output, story_file)
 
 
-@app.command("refine")
+@command(app, "refine")
 def story_refine(
-    story_file: Annotated[Path, typer.Argument(help="Story as YAML.", metavar="STORY.yaml")], as_json: AsJson = False
-) -> None:
+    output: Output,
+    story_file: StoryFile,
+) -> int:
     """Show what would make a story file readier; every word of it stays."""
     from fleet.cli.story.coach import refine_file
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: refine_file(output, story_file))
+    return refine_file(output, story_file)
 
 
-@app.command("suggest")
+@command(app, "suggest")
 def story_suggest(
+    output: Output,
     goal: Annotated[str, typer.Argument(help="One line: what is wanted.")],
     language: Annotated[str, typer.Option(help="en, es, fr, de, pt or it.")] = "en",
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Write a story from a one-line goal, with a question for what it does not say."""
     from fleet.cli.story.coach import suggest
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: suggest(output, goal, language=language))
+    return suggest(output, goal, language=language)
 
 
-@app.command("resolve")
+@command(app, "resolve")
 def story_resolve(
+    output: Output,
     story_id: StoryArg,
     step_id: Annotated[str, typer.Argument(help="Id of the step that nobody knows the outcome of.", metavar="STEP")],
     outcome: Annotated[str, typer.Option(help="happened or not_happened; the latter lets it run again.")],
     note: Annotated[str, typer.Option(help="How you know; 10 characters or more.")] = "",
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Say whether a step with an unknown outcome happened."""
     from fleet.cli.story.stories import resolve
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: resolve(output, story_id, step_id, outcome=outcome, note=note))
+    return resolve(output, story_id, step_id, outcome=outcome, note=note)
 
 
-@app.command("archive")
+@command(app, "archive")
 def story_archive(
+    output: Output,
     story_id: StoryArg,
     proof: Annotated[Path | None, typer.Option(help="File of `fleet audit proof`, kept with the story.")] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Move a closed or cancelled story out of the log, into a blob that replays and verifies."""
     from fleet.cli.audit.archive import archive_story
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: archive_story(output, story_id, proof=proof))
+    return archive_story(output, story_id, proof=proof)
 
 
 session = typer.Typer(help="See engineers at work, speak to them, stop or fork them.", no_args_is_help=True)
 SessionArg = Annotated[str, typer.Argument(help="Id of a work session.", metavar="SESSION")]
 
 
-@session.command("list")
-def session_list(story_id: StoryArg, as_json: AsJson = False) -> None:
+@command(session, "list")
+def session_list(output: Output, story_id: StoryArg) -> int:
     """List the work sessions of a story: turn, last command, tests, tokens, and what each waits for."""
     from fleet.cli.story.sessions import list_sessions
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: list_sessions(output, story_id))
+    return list_sessions(output, story_id)
 
 
-@session.command("show")
+@command(session, "show")
 def session_show(
+    output: Output,
     story_id: StoryArg,
     session_id: SessionArg,
     after: Annotated[int, typer.Option(help="Only turns after this one.")] = 0,
     with_diff: Annotated[bool, typer.Option("--diff/--no-diff", help="The diff after each call.")] = True,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Read a whole session like a terminal recording: turn by turn, call by call, with the diff after each."""
     from fleet.cli.story.sessions import show_session
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: show_session(output, story_id, session_id, after=after, with_diff=with_diff))
+    return show_session(output, story_id, session_id, after=after, with_diff=with_diff)
 
 
-@session.command("tell")
+@command(session, "tell")
 def session_tell(
+    output: Output,
     story_id: StoryArg,
     session_id: SessionArg,
     text: Annotated[str, typer.Argument(help="What the engineer should know.")],
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Tell an engineer something; it reads it once, before its next reply."""
     from fleet.cli.story.sessions import tell
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: tell(output, story_id, session_id, text))
+    return tell(output, story_id, session_id, text)
 
 
-@session.command("stop")
+@command(session, "stop")
 def session_stop(
+    output: Output,
     story_id: StoryArg,
     session_id: SessionArg,
-    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")],
-    as_json: AsJson = False,
-) -> None:
+    reason: Reason,
+) -> int:
     """End a session with the files that it has: they are its submission."""
     from fleet.cli.story.sessions import stop
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: stop(output, story_id, session_id, reason=reason))
+    return stop(output, story_id, session_id, reason=reason)
 
 
-@session.command("fork")
+@command(session, "fork")
 def session_fork(
+    output: Output,
     story_id: StoryArg,
     session_id: SessionArg,
     turn: Annotated[int | None, typer.Option(help="The last turn to take over; else the last complete one.")] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Begin a further session with the records of this one, as another candidate of its council."""
     from fleet.cli.story.sessions import fork
 
-    output = Output(as_json=as_json)
-    guarded(output, lambda: fork(output, story_id, session_id, turn=turn))
+    return fork(output, story_id, session_id, turn=turn)
+
+
+def init_command(
+    output: Output,
+    repo: Annotated[Path, typer.Option(help="Folder of the repository.")] = Path(),
+    root: Annotated[str | None, typer.Option(help="Folder in it to work on, where there are several.")] = None,
+) -> int:
+    """Show what was found in a repository, and write .fleet/workspace.toml."""
+    from fleet.cli.story.environment import show_environment
+
+    return show_environment(output, repo=repo, root=root)

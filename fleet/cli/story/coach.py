@@ -23,38 +23,38 @@ def _coach() -> CoachDesk:
 def score_file(output: Output, path: Path) -> int:
     """The readiness score of a story file is printed, with a finding for each lost point; nothing is recorded."""
     text = parse(read_story(path, None))
-    found = _coach().score(
+    score = _coach().score(
         text.title, text.description, text.acceptance_criteria, language=text.language, rigor=text.rigor
     )
-    is_ready = "ready" if found.dor_ok else "not ready"
-    output.say(f"readiness score {found.score}, {found.threshold} needed at {text.rigor}: {is_ready}")
-    for finding in found.findings:
+    is_ready = "ready" if score.dor_ok else "not ready"
+    output.say(f"readiness score {score.score}, {score.threshold} needed at {text.rigor}: {is_ready}")
+    for finding in score.findings:
         output.say(
             f"  {finding.code} -{finding.points_lost}: {shown(finding.message)}\n    {shown(finding.suggestion)}"
         )
-    output.result(found.model_dump(mode="json"))
+    output.result(score.model_dump(mode="json"))
     return DONE
 
 
 def refine_file(output: Output, path: Path) -> int:
     """The story file with the coach's proposals is printed; every word of it stays."""
     text = parse(read_story(path, None))
-    found = _coach().refine(text.title, text.description, text.acceptance_criteria, language=text.language)
-    for change in found.changes:
+    refined = _coach().refine(text.title, text.description, text.acceptance_criteria, language=text.language)
+    for change in refined.changes:
         output.say(f"  {change.kind:<9} {change.field}: {shown(change.text)}")
-    if not found.changes:
+    if not refined.changes:
         output.say("the coach proposes nothing")
-    output.result(found.model_dump(mode="json"))
+    output.result(refined.model_dump(mode="json"))
     return DONE
 
 
 def suggest(output: Output, goal: str, *, language: str) -> int:
     """A story from a one-line goal is printed, with a question for everything that it does not say."""
-    found = _coach().suggest(goal, language=language)
-    output.say(f"title: {shown(found.title)}\ndescription: {shown(found.description)}\nacceptance_criteria:")
-    for criterion in found.acceptance_criteria:
+    suggestion = _coach().suggest(goal, language=language)
+    output.say(f"title: {shown(suggestion.title)}\ndescription: {shown(suggestion.description)}\nacceptance_criteria:")
+    for criterion in suggestion.acceptance_criteria:
         output.say(f"  - {shown(criterion)}")
-    for question in found.questions:
+    for question in suggestion.questions:
         output.say(f"  ? {shown(question)}")
-    output.result(found.model_dump(mode="json"))
+    output.result(suggestion.model_dump(mode="json"))
     return DONE

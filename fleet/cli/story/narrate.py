@@ -11,7 +11,9 @@ from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
 from fleet.events.step import SessionEnded, StepFinished, StepStarted
 from fleet.kernel.ids import StoryId
+from fleet.story.guards import binds_criteria, shown_criteria, words_of_tests
 from fleet.story.sessions.steps import session_id_of
+from fleet.story.state import StoryState
 
 
 def narrate(event: StoredEvent, payload: Payload, names: dict[str, str] | None = None) -> tuple[str, ...]:
@@ -23,13 +25,24 @@ def narrate(event: StoredEvent, payload: Payload, names: dict[str, str] | None =
     teller = _TELLERS.get(payload.type)
     if teller is None:
         return ()
-    known = {} if names is None else names
+    authors = {} if names is None else names
     line = teller(payload)
     if isinstance(payload, DraftReceived):
-        known[payload.candidate_id] = payload.member_id
-    for candidate, author in known.items():
+        authors[payload.candidate_id] = payload.member_id
+    for candidate, author in authors.items():
         line = line.replace(candidate, f"the draft of {author}")
     return (shown(line),) if line else ()
+
+
+def tell_criteria(state: StoryState) -> list[str]:
+    """What shows each criterion on the present tree, a line each; none before the tree was measured."""
+    if not binds_criteria(state) or state.tree not in state.reports:
+        return []
+    lines = list[str]()
+    for c in shown_criteria(state, state.tree):
+        how = f"waived by {c.waiver.by}" if c.waiver else "not shown by any test"
+        lines.append(f"{c.ac_id}: {words_of_tests(c.tests) if c.tests else how}")
+    return lines
 
 
 _MOST_CALLS, _MOST_ABOUT, _MOST_SAID = 4, 72, 80
@@ -91,9 +104,9 @@ class TurnLines:
             calls[place] += f": {_cut(step.excerpt, _MOST_SAID)}"
 
     def _out(self, session: str) -> tuple[str, ...]:
-        if (found := self._turns.pop(session, None)) is None:
+        if (turn := self._turns.pop(session, None)) is None:
             return ()
-        who, calls = found
+        who, calls = turn
         more = [f"{len(calls) - _MOST_CALLS} more"] if len(calls) > _MOST_CALLS else []
         return (shown(f"  {who}: {'; '.join([*calls[:_MOST_CALLS], *more]) or 'no call'}"),)
 
@@ -178,6 +191,8 @@ _TELLERS: Mapping[str, Callable[[Any], str]] = {
     "SessionForked": lambda p: f"  {p.by} forked session {p.source_id} at turn {p.turn}: {p.session_id}",
     "SessionEnded": lambda p: f"  session {p.session_id} is over after {p.turns} turns: {p.reason.replace('_', ' ')}",
     "StoryParked": lambda p: f"parked ({p.cause}): {p.detail}",
+    "CriterionWaived": lambda p: f"criterion {p.ac_id} waived by {p.by}: {p.reason}",
+    "DimensionWaived": lambda p: f"{p.dimension} counts in no score for a time, says {p.principal}: {p.reason}",
     "StoryUnparked": lambda p: f"goes on: {p.note}",
     "BudgetWarning": lambda p: f"budget: {p.used} of {p.max} {p.limit} of {p.scope.kind} {p.scope.id} are used",
     "BudgetExhausted": lambda p: f"budget: {p.max} {p.limit} of {p.scope.kind} {p.scope.id} are used up",

@@ -56,8 +56,8 @@ def _shown(output: Output, events: list[StoredEvent], *, every: bool) -> list[Re
 
 
 async def _recorded(story_id: StoryId) -> list[StoredEvent]:
-    found = settings()
-    async with open_desk(endpoints_of(found, needed_addresses(found))) as desk:
+    fleet_settings = settings()
+    async with open_desk(endpoints_of(fleet_settings, needed_addresses(fleet_settings))) as desk:
         return await desk.events(story_id)
 
 

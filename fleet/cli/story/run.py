@@ -6,11 +6,13 @@ Source: docs/design/design.md, section 10.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from cluster.local.record import find_running
 from cluster.local.supervisor import LocalFleet, supervised
@@ -20,32 +22,35 @@ from fleet.cli.local.fleet_hooks import FleetHooks
 from fleet.cli.local.local_principals import local_principal
 from fleet.cli.models.local_engine import Engine, served, with_actors
 from fleet.cli.output import Output, shown
+from fleet.cli.story.forecast import show_start
 from fleet.cli.story.narrate import TurnLines, narrate
 from fleet.cli.story.run_options import RunOptions, check_start, start_command
 from fleet.cli.story.story_file import read_story
-from fleet.config.environment import config_files
+from fleet.config.environment import config_files, configuration_warnings
 from fleet.config.settings import FleetSettings
 from fleet.desk.planning import PlanningDesk, request_key
 from fleet.desk.summary import summarise
 from fleet.events.codec import decode
 from fleet.events.envelope import StoredEvent
 from fleet.events.story import StoryClosed
-from fleet.events.task import TreeMerged
 from fleet.kernel.errors import InvalidInput, StoreUnavailable
 from fleet.kernel.ids import StoryId
 from fleet.models.profiles import load_models
+from fleet.story.approvals import pending_approvals
 from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
-from fleet.trees.service import read_tree
-from fleet.wiring.desk.desk import open_desk, open_reports
+from fleet.wiring.desk.desk import open_desk, open_gate_desk, open_reports
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.stores.stores import make_blobs
+
+if TYPE_CHECKING:
+    from fleet.cli.story.gates import GateAsker
 
 
 def run_story(settings: FleetSettings, options: RunOptions, output: Output) -> int:
-    """Runs the story to its end or to a gate; the exit code says which."""
+    """Runs the story of a file to its end or to a gate; the exit code says which."""
     story = read_story(options.story, options.goal, rigor=options.rigor)
     check_start(settings, options)
+    options = show_start(settings, options, output)
     return asyncio.run(_run(settings, options, story, output))
 
 
@@ -68,11 +73,11 @@ async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, An
 @asynccontextmanager
 async def running_fleet(settings: FleetSettings, options: RunOptions, output: Output) -> AsyncGenerator[Endpoints]:
     """The fleet that is up, or one of this command's own that ends with it."""
-    found = find_running(settings.home)
-    if found is not None:
+    running = find_running(settings.home)
+    if running is not None:
         if options.record is not None:
             raise InvalidInput("--record needs a fleet of its own: stop the running one with `fleet down` first")
-        yield endpoints_of(settings, found.addresses)
+        yield endpoints_of(settings, running.addresses)
         return
     engine = _named_engine(settings, options)
     async with (
@@ -94,6 +99,8 @@ async def _own_fleet(
 ) -> AsyncGenerator[Endpoints]:
     """A fleet that ends with the block; `variables` name the engines that were started for it."""
     record = options.record.resolve() if options.record else None
+    for line in configuration_warnings(settings, os.environ):
+        output.note(f"[yellow]warning[/] {shown(line)}")
     hooks = FleetHooks(settings, progress=_quiet, with_serve=False, record_dir=record, served=variables)
     lean = settings.model_copy(update={"ray": settings.ray.model_copy(update={"dashboard": False})})
     fleet = LocalFleet(
@@ -109,25 +116,63 @@ def _quiet(name: str, state: str) -> None:
 
 
 async def watch_to_end(
-    desk: PlanningDesk, endpoints: Endpoints, story_id: StoryId, output: Output, *, after: int, started: float
+    desk: PlanningDesk,
+    endpoints: Endpoints,
+    story_id: StoryId,
+    output: Output,
+    *,
+    after: int,
+    started: float,
+    agreed: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
-    """Print what happens until the story is closed, parked, or waits for a person."""
+    """Print what happens until the story is closed, parked, or waits for a person.
+
+    Args:
+        agreed: gates that the local user said yes to before the story began, each with the note of that yes.
+    """
+    for other in await desk.beside(story_id):
+        output.note(f"[yellow]also on this repository[/] {shown(other.told)}")
     names, turns = dict[str, str](), TurnLines(story_id)
     require_up = fleet_guard(Path(endpoints.home))
-    async for event in watch_patiently(desk, story_id, output, after=after, require_up=require_up):
-        if event is not None:
-            payload = decode(event)
-            lines = turns.tell(payload)
-            for line in lines if lines is not None else narrate(event, payload, names):
-                output.note(f"[dim]{time.monotonic() - started:6.1f}s[/] {line}")
-            if isinstance(payload, TreeMerged) and payload.task_id is None and not payload.files:
-                await _warn_of_dirt(endpoints, await desk.state(story_id), output)
-            if not isinstance(payload, StoryClosed):
+    async with _asking(desk, endpoints, output) as asker:
+        async for event in watch_patiently(desk, story_id, output, after=after, require_up=require_up):
+            if event is not None:
+                payload = decode(event)
+                lines = turns.tell(payload)
+                for line in lines if lines is not None else narrate(event, payload, names):
+                    output.note(f"[dim]{time.monotonic() - started:6.1f}s[/] {line}")
+                if not isinstance(payload, StoryClosed):
+                    continue
+            state = await desk.state(story_id)
+            if await _approve_agreed(desk, state, agreed):
                 continue
-        state = await desk.state(story_id)
-        if state.closed or state.disposition != "active" or desk.waiting_for(state) is not None:
-            return await _finish(desk, endpoints, state, output, started)
+            if state.closed or state.disposition != "active" or desk.waiting_for(state) is not None:
+                if asker is not None and await asker.decide(state):
+                    continue
+                return await _finish(desk, endpoints, state, output, started)
     raise AssertionError("unreachable")
+
+
+@asynccontextmanager
+async def _asking(desk: PlanningDesk, endpoints: Endpoints, output: Output) -> AsyncGenerator[GateAsker | None]:
+    """Who asks about gates, where somebody at a terminal can be asked."""
+    if not output.asks:
+        yield None
+        return
+    from fleet.cli.story.gates import GateAsker
+
+    async with open_gate_desk(endpoints, desk) as gates:
+        yield GateAsker(desk, gates, output)
+
+
+async def _approve_agreed(desk: PlanningDesk, state: StoryState, agreed: Mapping[str, str]) -> bool:
+    """Whether a gate that waits is one that the user agreed to before; then its approval is sent."""
+    waiting = [a for a in pending_approvals(state) if a.request.gate in agreed]
+    for approval in waiting:
+        gate, key = approval.request.gate, f"{state.story_id}/agreed/{approval.request.approval_id}"
+        sent = parse_command("approve", {"gate": gate, "notes": agreed[gate]})
+        await desk.require(state.story_id, sent, principal=local_principal(), key=key)
+    return bool(waiting)
 
 
 def fleet_guard(home: Path) -> Callable[[StoryId], None]:
@@ -175,20 +220,6 @@ async def watch_patiently(
                 ) from error
             output.note(f"[yellow]warning[/] {shown(error.message)}; trying again")
             await asyncio.sleep(1.0)
-
-
-async def _warn_of_dirt(endpoints: Endpoints, state: StoryState, output: Output) -> None:
-    """Name what lies in the user's working tree and is not part of the run; none of it is touched."""
-    from fleet.forge.local.dirty import dirty_paths
-
-    if state.start is None or state.base_tree is None:
-        return
-    tree = await read_tree(make_blobs(endpoints), state.base_tree)
-    repo = Path(state.start.repo.url)
-    if state.start.repo.provider == "local" and (repo / ".git").exists():
-        found = await asyncio.to_thread(dirty_paths, repo, tree)
-        for warning in found.warnings():
-            output.note(f"[yellow]warning[/] {shown(warning)}")
 
 
 async def _finish(desk: PlanningDesk, endpoints: Endpoints, state: StoryState, output: Output, started: float) -> int:

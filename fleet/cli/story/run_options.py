@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.local.record import find_running
 from fleet.cli.models.budget import parse_limits
 from fleet.cli.models.local_engine import check_served
+from fleet.cli.story.story_file import split_argument
 from fleet.config.environment import config_files
 from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import InvalidInput, ModelUnavailable
@@ -38,6 +39,20 @@ class RunOptions:
     """`tokens=N,cost_usd=N,...` of the story; empty leaves those of config/models.yaml."""
     answers: tuple[str, ...] = ()
     """`qu-1=TEXT`: answers to questions about the goal."""
+    fetches: bool = True
+    """Whether the environment that the repository's lockfile asks for is made first."""
+
+
+def options_for(what: str | None, options: RunOptions) -> RunOptions:
+    """The options with the story file or the sentence that the command was given.
+
+    Raises:
+        InvalidInput: a sentence and a goal, or what `split_argument` refuses.
+    """
+    path, sentence = split_argument(what)
+    if sentence is not None and options.goal is not None:
+        raise InvalidInput("the sentence is there twice: leave --goal out", field="goal")
+    return replace(options, story=path, goal=sentence or options.goal)
 
 
 def check_start(settings: FleetSettings, options: RunOptions) -> None:
@@ -85,6 +100,11 @@ def check_repo(repo: str) -> None:
     from fleet.forge.local.forge import check_repository
 
     check_repository(repo)
+
+
+def local_folder(options: RunOptions) -> Path | None:
+    """The folder of the repository; None for one on another machine."""
+    return None if git_address(options.repo) else Path(options.repo)
 
 
 def named_repo(options: RunOptions) -> str:

@@ -32,13 +32,13 @@ def list_sessions(output: Output, story_id: str) -> int:
     """Every session of the story is printed, one a line, with what it does now."""
 
     async def work(desk: PlanningDesk, endpoints: Endpoints) -> int:
-        found = await SessionReader(desk, make_blobs(endpoints)).sessions(StoryId(story_id))
-        for page in found:
+        pages = await SessionReader(desk, make_blobs(endpoints)).sessions(StoryId(story_id))
+        for page in pages:
             for line in _lines(page):
                 output.say(line)
-        if not found:
+        if not pages:
             output.say("no engineer of this story has worked in a session; an engine with `strategy: session` does")
-        output.result({"story_id": story_id, "sessions": [page.model_dump(mode="json") for page in found]})
+        output.result({"story_id": story_id, "sessions": [page.model_dump(mode="json") for page in pages]})
         return DONE
 
     return with_desk(work)
@@ -74,20 +74,20 @@ def show_session(output: Output, story_id: str, session_id: str, *, after: int, 
         sessions, at = SessionReader(desk, blobs), after
         turns: list[TurnPage] = []
         while True:
-            found = await sessions.session(StoryId(story_id), session_id, after=at, limit=MAX_TURNS)
-            for turn in found.turns:
+            page = await sessions.session(StoryId(story_id), session_id, after=at, limit=MAX_TURNS)
+            for turn in page.turns:
                 await _print_turn(output, blobs, turn, with_diff=with_diff)
                 turns.append(turn)
-            if found.next_after is None:
+            if page.next_after is None:
                 break
-            at = found.next_after
-        for line in _lines(found.session):
+            at = page.next_after
+        for line in _lines(page.session):
             output.say(line)
-        if found.session.summary:
-            output.say(f"  summary: {shown(found.session.summary)}")
+        if page.session.summary:
+            output.say(f"  summary: {shown(page.session.summary)}")
         output.result(
             {
-                "session": found.session.model_dump(mode="json"),
+                "session": page.session.model_dump(mode="json"),
                 "turns": [turn.model_dump(mode="json") for turn in turns],
             }
         )

@@ -10,24 +10,26 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from fleet.cli.endpoints import endpoints_of
 from fleet.cli.exit_codes import DONE
 from fleet.cli.local.local_principals import local_principal
 from fleet.cli.output import Output, name_damaged, shown
 from fleet.cli.settings import needed_addresses, settings
-from fleet.cli.story.narrate import narrate
+from fleet.cli.story.narrate import narrate, tell_criteria
 from fleet.cli.story.story_file import read_story
 from fleet.desk.planning import PlanningDesk, request_key
 from fleet.events.codec import decode, published
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import StoryId
+from fleet.kernel.types import WaivableDimension
 from fleet.story.commands.catalogue import parse_command
 from fleet.story.commands.command import StoryCommand
-from fleet.story.commands.gates import Approve, FireEvent, Reject, Revoke
+from fleet.story.commands.gates import Approve, FireEvent, Reject, Revoke, WaiveCriterion
 from fleet.story.commands.interventions import Cancel, PauseStory, ResumeStory, Unpark
 from fleet.story.commands.request_approval import RequestApproval
+from fleet.story.commands.waivers import WaiveDimension
 from fleet.wiring.desk.desk import open_desk, open_reports
 from fleet.wiring.endpoints import Endpoints
 
@@ -39,8 +41,8 @@ def with_desk(work: Callable[[PlanningDesk, Endpoints], Awaitable[int]]) -> int:
     """The exit code of the work, done with the desk of the running fleet; StoreUnavailable when none runs."""
 
     async def body() -> int:
-        found = settings()
-        endpoints = endpoints_of(found, needed_addresses(found))
+        fleet_settings = settings()
+        endpoints = endpoints_of(fleet_settings, needed_addresses(fleet_settings))
         async with open_desk(endpoints) as desk:
             return await work(desk, endpoints)
 
@@ -100,6 +102,8 @@ def show(output: Output, story_id: str) -> int:
             output.say(f"  next      {shown(line.waiting_for)}{way}")
         for task in state.tasks.values():
             output.say(f"  task      {shown(task.task.title)}: {task.state}")
+        for said in tell_criteria(state):
+            output.say(f"  criterion {shown(said)}")
         for name, approval in state.approvals.items():
             output.say(f"  approval  {shown(approval.request.gate)}: {approval.status} ({shown(name)})")
         output.result(asdict(line))
@@ -204,13 +208,13 @@ def resume_story(output: Output, story_id: str, *, note: str) -> int:
     from fleet.cli.story.run import watch_to_end
 
     async def work(desk: PlanningDesk, endpoints: Endpoints) -> int:
-        wanted = StoryId(story_id)
-        state = await desk.state(wanted)
+        story = StoryId(story_id)
+        state = await desk.state(story)
         if state.disposition == "parked":
             sent = Unpark(note=note or "continued by fleet resume")
             key = request_key(f"{story_id}/unpark/{state.version}", sent.body())
-            await desk.require(wanted, sent, principal=local_principal(), key=key)
-        return await watch_to_end(desk, endpoints, wanted, output, after=state.version, started=time.monotonic())
+            await desk.require(story, sent, principal=local_principal(), key=key)
+        return await watch_to_end(desk, endpoints, story, output, after=state.version, started=time.monotonic())
 
     return with_desk(work)
 
@@ -235,6 +239,19 @@ def cancel(output: Output, story_id: str, *, reason: str) -> int:
     return _sent(output, story_id, Cancel(reason=reason), said="cancelled")
 
 
+def waive(output: Output, story_id: str, criterion: str, *, reason: str, days: int | None = None) -> int:
+    """The criterion may pass although no test shows it, or the dimension counts in no score until the waiver ends."""
+    dimension = next((name for name in get_args(WaivableDimension) if name == criterion), None)
+    command = (
+        WaiveDimension(dimension=dimension, reason=reason, **({"days": days} if days is not None else {}))
+        if dimension is not None
+        else WaiveCriterion(ac_id=criterion, reason=reason)
+    )
+    if dimension is None and days is not None:
+        raise InvalidInput("a waiver of a criterion ends with a new text of it: leave out --days", field="days")
+    return _sent(output, story_id, command, said=f"{shown(criterion)} is waived")
+
+
 def _sent(output: Output, story_id: str, sent: StoryCommand, *, said: str) -> int:
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
         key = f"{story_id}/{sent.command}/{secrets.token_hex(8)}"
@@ -254,11 +271,11 @@ def start_story(output: Output, story_id: str, options: RunOptions) -> int:
     check_start(settings(), options)
 
     async def work(desk: PlanningDesk, endpoints: Endpoints) -> int:
-        wanted, started = StoryId(story_id), time.monotonic()
-        before = (await desk.state(wanted)).version
+        story, started = StoryId(story_id), time.monotonic()
+        before = (await desk.state(story)).version
         start = start_command(options)
         key = request_key(f"{story_id}/start/{before}", start.body())
-        await desk.require(wanted, start, principal=local_principal(), key=key)
-        return await watch_to_end(desk, endpoints, wanted, output, after=before, started=started)
+        await desk.require(story, start, principal=local_principal(), key=key)
+        return await watch_to_end(desk, endpoints, story, output, after=before, started=started)
 
     return with_desk(work)

@@ -10,10 +10,39 @@ from fleet.kernel.errors import ConfigError, InvalidInput
 from fleet.story.text import parse
 
 
+def split_argument(text: str | None) -> tuple[Path | None, str | None]:
+    """A story file, or one sentence: what exists, has a `/` or ends in .yaml or .yml is a file, all else a sentence.
+
+    Raises:
+        InvalidInput: one word that is no file, which says nothing to build.
+    """
+    if text is None:
+        return None, None
+    if "/" in text or text.endswith((".yaml", ".yml")) or _exists(text):
+        return Path(text), None
+    if len(text.split()) == 1:
+        raise InvalidInput(
+            f"there is no file {text[:80]!r}, and one word says nothing to build: write a sentence in quotation marks, "
+            'as in `fleet run "Add a --json option to the report command"`, or name a story file',
+            field="story",
+        )
+    return None, text
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a sentence may be longer than a name can be
+        return False
+
+
 def read_story(path: Path | None, goal: str | None, *, rigor: str | None = None) -> dict[str, Any]:
     """The story of a file, or of a one-line goal. InvalidInput names the file and every problem."""
     if (path is None) == (goal is None):
-        raise InvalidInput("name either a story file or --goal TEXT")
+        raise InvalidInput(
+            'say in one sentence what you want, as in `fleet run "Add a --json option to the report command"`, or '
+            "name a story file: one of the two"
+        )
     data = {"title": goal, "description": goal} if path is None else _document(path)
     if rigor is not None:
         data = {**data, "rigor": rigor}

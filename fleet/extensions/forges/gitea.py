@@ -98,10 +98,6 @@ class GiteaApi:
     def __repr__(self) -> str:
         return f"GiteaApi({self._http!r})"
 
-    async def close(self) -> None:
-        """The connections are closed."""
-        await self._http.close()
-
     def shown(self, wanted: CheckedChange) -> tuple[str, str]:
         """The title with its mark, the text as it is."""
         return (f"WIP: {wanted.title}" if wanted.is_draft else wanted.title), wanted.text

@@ -108,10 +108,6 @@ class GitHubApi:
     def __repr__(self) -> str:
         return f"GitHubApi({self._http!r})"
 
-    async def close(self) -> None:
-        """The connections are closed."""
-        await self._http.close()
-
     def shown(self, wanted: CheckedChange) -> tuple[str, str]:
         """Title and text as they are: being a draft is a field of its own."""
         return wanted.title, wanted.text

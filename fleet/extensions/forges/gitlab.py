@@ -102,10 +102,6 @@ class GitLabApi:
     def __repr__(self) -> str:
         return f"GitLabApi({self._http!r})"
 
-    async def close(self) -> None:
-        """The connections are closed."""
-        await self._http.close()
-
     def shown(self, wanted: CheckedChange) -> tuple[str, str]:
         """The title with its mark; lines of the text that would be carried out as commands are shown instead."""
         title = f"Draft: {wanted.title}" if wanted.is_draft else wanted.title

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Literal, assert_never
 from urllib.parse import unquote, urlsplit
 
 from fleet.forge.local.change_requests import LocalChangeRequests
-from fleet.forge.port import ClosableChangeRequests, ForgeParts, ForgePlugin
+from fleet.forge.port import ChangeRequests, ForgeParts, ForgePlugin
 from fleet.kernel.errors import ConfigError
 
 if TYPE_CHECKING:
-    import httpx2
-
     from fleet.extensions.forges.http import TokenSource
     from fleet.forge.local.keyed import HostedApi
 
@@ -30,8 +28,7 @@ def change_requests_for(
     token: TokenSource | None = None,
     timeout_s: float = 30.0,
     allow_http: bool = False,
-    transport: httpx2.AsyncBaseTransport | None = None,
-) -> ClosableChangeRequests:
+) -> ChangeRequests:
     """Change requests of this forge; nothing is asked of it yet.
 
     Args:
@@ -40,7 +37,6 @@ def change_requests_for(
         token: returns the current token, at once or when awaited; asked before each request. Unused for `local`.
         timeout_s: for one request with all of its answer.
         allow_http: whether a plain `http` address off this machine will do; the token is readable on the way.
-        transport: how requests leave this process, e.g. through the egress proxy.
 
     Raises:
         ConfigError: the address is of the wrong form, or a hosted forge comes without a token.
@@ -61,7 +57,6 @@ def change_requests_for(
         headers=headers,
         timeout_s=timeout_s,
         allow_http=allow_http,
-        transport=transport,
     )
     return HostedChangeRequests(api(http))
 
@@ -101,7 +96,7 @@ class HostedOptions:
     url: str
 
 
-def _hosted(kind: ForgeKind, options: HostedOptions, parts: ForgeParts) -> ClosableChangeRequests:
+def _hosted(kind: ForgeKind, options: HostedOptions, parts: ForgeParts) -> ChangeRequests:
     return change_requests_for(kind, options.url, token=parts.token)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-import httpx2
 from pydantic import BaseModel, ValidationError
 
 from fleet.forge.local.change_text import one_line
@@ -24,6 +23,7 @@ from fleet.kernel.errors import (
     VersionConflict,
 )
 from fleet.web.answers import epoch_of, seconds_of
+from fleet.web.http import HttpAnswer
 
 M = TypeVar("M", bound=BaseModel)
 _MAX_WAIT_S = 86_400
@@ -99,12 +99,12 @@ class Answer:
         raise self.asked.lost(f"answered with unexpected fields ({fields[:200]})", reason="malformed")
 
 
-def refusal(asked: Asked, response: httpx2.Response, data: bytes) -> FleetError:
+def refusal(asked: Asked, response: HttpAnswer) -> FleetError:
     """Returns the error that a status of 300 or more stands for.
 
     Its details hold `retry_after_s` when the forge names a time.
     """
-    status, said = response.status_code, asked.clean(_said(data))
+    status, said = response.status, asked.clean(_said(response.data))
     wait_s = _wait_s(response)
     details: dict[str, Any] = {"forge": asked.forge, "url": asked.url, "status": status}
     if wait_s is not None:
@@ -137,7 +137,7 @@ def _without(details: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in details.items() if name not in names}
 
 
-def _is_rate_limit(response: httpx2.Response, said: str) -> bool:
+def _is_rate_limit(response: HttpAnswer, said: str) -> bool:
     headers = response.headers
     return "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0" or "rate limit" in said.lower()
 
@@ -167,12 +167,12 @@ def _flat(value: Any) -> str:
             return str(value)[:1000]
 
 
-def _wait_s(response: httpx2.Response) -> int | None:
+def _wait_s(response: HttpAnswer) -> int | None:
     """Seconds until the forge takes requests again, 1 to 86,400, if it says so."""
     headers = response.headers
     if after := headers.get("retry-after"):
         return _bounded(seconds_of(after, date=headers.get("date")))
-    is_spent = headers.get("x-ratelimit-remaining") == "0" or response.status_code == 429
+    is_spent = headers.get("x-ratelimit-remaining") == "0" or response.status == 429
     reset = _number(headers.get("x-ratelimit-reset") or headers.get("ratelimit-reset") or "")
     if not is_spent or reset is None:
         return None

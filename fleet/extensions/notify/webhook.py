@@ -8,12 +8,10 @@ import binascii
 import hashlib
 import hmac
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-import httpx2
 
 from fleet.extensions.notify.reach import checked_address
 from fleet.extensions.operations.http import Lookup, system_lookup
@@ -22,6 +20,8 @@ from fleet.kernel.errors import PolicyDenied, ToolFailed, ToolTimeout
 from fleet.kernel.plugin import Secret
 from fleet.notifications.port import Notification, NotificationTargetPlugin, TargetParts
 from fleet.policy.commands.http import target_of
+from fleet.web.answers import Unanswered
+from fleet.web.http import HttpExchanges
 from fleet.web.trust import trust_of
 
 _PREFIX = "whsec_"
@@ -75,7 +75,6 @@ class WebhookTarget:
         self._target = target_of(url)
         self._secret, self._clock, self._timeout_s = secret, clock, timeout_s
         self._allowed, self._ca_file, self._lookup = tuple(allowed_addresses), ca_file, lookup
-        self._tls: ssl.SSLContext | None = None
 
     async def send(self, notification: Notification) -> None:
         """See `NotificationTarget.send`: any answer from 200 to 299 says that it was received."""
@@ -93,11 +92,11 @@ class WebhookTarget:
         try:
             async with asyncio.timeout(self._timeout_s):
                 status = await self._posted(headers, body)
-        except (TimeoutError, httpx2.TimeoutException) as error:
+        except TimeoutError as error:
             raise ToolTimeout(f"{host} did not answer within {self._timeout_s:g} s", host=host) from error
-        except (httpx2.HTTPError, OSError) as error:
+        except Unanswered as error:
             raise ToolFailed(
-                f"{host} cannot be told ({type(error).__name__}); check that it runs and that it is trusted", host=host
+                f"{host} cannot be told ({error.kind}); check that it runs and that it is trusted", host=host
             ) from error
         if 300 <= status < 400:
             raise ToolFailed(
@@ -111,26 +110,13 @@ class WebhookTarget:
     async def _posted(self, headers: Mapping[str, str], body: bytes) -> int:
         target = self._target
         address = await checked_address(target.host, target.port, allowed=self._allowed, lookup=self._lookup)
-        sent = {**headers, "host": self._target.authority, "accept-encoding": "identity"}
-        verify = self._trust() if self._target.scheme == "https" else False
-        async with httpx2.AsyncClient(verify=verify, trust_env=False, timeout=None) as client:
-            # The certificate is checked against the name, although the connection goes to the address.
-            request = client.build_request(
-                "POST",
-                self._target._replace(host=address).url,
-                headers=sent,
-                content=body,
-                extensions={"sni_hostname": self._target.host},
-            )
-            response = await client.send(request, stream=True, follow_redirects=False)
-            # What it says beside the status is of no use here, and could be without end.
-            await response.aclose()
-            return response.status_code
+        # What it says beside the status is of no use here, and could be without end.
+        answer = await self._http.ask("POST", target.url, headers=headers, content=body, most=0, at=address)
+        return answer.status
 
-    def _trust(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = trust_of(self._ca_file)
-        return self._tls
+    @cached_property
+    def _http(self) -> HttpExchanges:
+        return HttpExchanges(trust_of(self._ca_file), timeout_s=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,6 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import httpx2
-
 from fleet.extensions.operations.answers import SecretSource, outcome_of, without_secrets
 from fleet.extensions.operations.arguments import mapping_of, maybe_text, text_of, unknown_op
 from fleet.kernel.errors import InvalidInput, PolicyDenied, ToolFailed, ToolTimeout
@@ -29,11 +27,11 @@ from fleet.secrets.port import SecretValue
 from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
-from fleet.web.http import is_distrust, start_of
+from fleet.web.answers import Unanswered
+from fleet.web.http import HttpAnswer, HttpExchanges
 
 MAX_BODY_BYTES = 1 << 20
 """Bytes of an answer that are kept (RT-59)."""
-_CONNECT_S = 10.0
 _METHODS = {op: op.upper() for op in ("get", "head", "post", "put", "patch", "delete")}
 _SHOWN = ("content-type", "content-length", "etag", "last-modified", "location", "retry-after")
 
@@ -49,10 +47,7 @@ async def system_lookup(host: str, port: int) -> Sequence[str]:
 
 class _Answer(NamedTuple):
     target: RequestTarget
-    status: int
-    headers: httpx2.Headers
-    body: bytes
-    is_cut: bool
+    got: HttpAnswer
     hops: int
 
 
@@ -86,7 +81,7 @@ class HttpTool:
         self._allowed = tuple(allowed_addresses)
         self._plain = tuple(plain_hosts)
         self._lookup = lookup
-        self._tls = tls
+        self._http = HttpExchanges(tls, timeout_s=None)
 
     @property
     def name(self) -> str:
@@ -108,7 +103,7 @@ class HttpTool:
         try:
             async with asyncio.timeout(context.obligations.timeout_s):
                 answer = await self._follow(call, target, headers)
-        except (TimeoutError, httpx2.TimeoutException) as error:
+        except TimeoutError as error:
             raise ToolTimeout(
                 f"{target.host} did not answer in time; whether it acted on the request is not known", host=target.host
             ) from error
@@ -136,10 +131,10 @@ class HttpTool:
     async def _follow(self, call: ToolCall, target: RequestTarget, headers: dict[str, str]) -> _Answer:
         method, body = _METHODS[call.op], (maybe_text(call, "body") or "").encode()
         for hops in range(MAX_REDIRECTS + 1):
-            answer = await self._exchange(method, target, headers, body, hops=hops)
+            answer = await self._exchange(method, target, headers, body)
             location = answer.headers.get("location")
             if answer.status not in (301, 302, 303, 307, 308) or location is None:
-                return answer
+                return _Answer(target, answer, hops)
             before, target = target, redirected(target, location, hosts=self._hosts, plain_hosts=self._plain)
             if method not in ("GET", "HEAD") and answer.status not in (307, 308):
                 method, body = "GET", b""
@@ -152,21 +147,22 @@ class HttpTool:
         )
 
     async def _exchange(
-        self, method: str, target: RequestTarget, headers: Mapping[str, str], body: bytes, *, hops: int
-    ) -> _Answer:
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], body: bytes
+    ) -> HttpAnswer:
+        sent = {"accept": "*/*", "user-agent": "swe-fleet", **headers}
         why = ""
         for address in await self._addresses(target):
             try:
-                return await self._at(address, method, target, headers, body, hops=hops)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                why = "its certificate is not trusted" if is_distrust(error) else type(error).__name__
-            except (httpx2.TransportError, OSError) as error:
-                if isinstance(error, httpx2.TimeoutException):
-                    raise
-                raise ToolFailed(
-                    f"{target.host} broke the exchange off ({type(error).__name__}); whether it acted is not known",
-                    host=target.host,
-                ) from error
+                return await self._http.ask(
+                    method, target.url, headers=sent, content=body or None, most=MAX_BODY_BYTES, at=address
+                )
+            except Unanswered as error:
+                if error.was_sent:
+                    raise ToolFailed(
+                        f"{target.host} broke the exchange off ({error.kind}); whether it acted is not known",
+                        host=target.host,
+                    ) from error
+                why = "its certificate is not trusted" if error.is_distrust else error.kind
         raise ToolFailed(f"{target.host} cannot be reached: {why}; check that it runs", host=target.host)
 
     async def _addresses(self, target: RequestTarget) -> Sequence[str]:
@@ -178,42 +174,24 @@ class HttpTool:
             raise PolicyDenied(f"{target.host} must not be connected to: {why}", rule_id="RT-59", host=target.host)
         return found
 
-    async def _at(
-        self, address: str, method: str, target: RequestTarget, headers: Mapping[str, str], body: bytes, *, hops: int
-    ) -> _Answer:
-        at = target._replace(host=address)
-        sent = {"accept": "*/*", "user-agent": "swe-fleet", **headers}
-        sent |= {"host": target.authority, "accept-encoding": "identity"}
-        # The certificate is checked against the name, although the connection goes to the address.
-        extensions = {"sni_hostname": target.host}
-        verify = self._tls if self._tls is not None else httpx2.create_ssl_context(trust_env=False)
-        timeout = httpx2.Timeout(None, connect=_CONNECT_S)
-        async with httpx2.AsyncClient(verify=verify, trust_env=False, timeout=timeout, http2=False) as client:
-            request = client.build_request(method, at.url, headers=sent, content=body or None, extensions=extensions)
-            response = await client.send(request, stream=True, follow_redirects=False)
-            try:
-                data, is_whole = await start_of(response.aiter_raw(), MAX_BODY_BYTES)
-            finally:
-                await response.aclose()
-        return _Answer(target, response.status_code, response.headers, data, not is_whole, hops)
-
     async def _outcome(self, answer: _Answer, values: list[SecretValue]) -> ToolOutcome:
-        text = without_secrets(answer.body.decode("utf-8", "replace"), values)
-        shown = {name: without_secrets(answer.headers[name], values) for name in _SHOWN if name in answer.headers}
-        is_good = answer.status < 400
+        got = answer.got
+        text = without_secrets(got.data.decode("utf-8", "replace"), values)
+        shown = {name: without_secrets(got.headers[name], values) for name in _SHOWN if name in got.headers}
+        is_good = got.status < 400
         return await outcome_of(
             text,
             self._blobs,
             kind="succeeded" if is_good else "failed",
             reason="ok" if is_good else "http_status",
-            exit_code=answer.status,
+            exit_code=got.status,
             content={
-                "status": answer.status,
+                "status": got.status,
                 "url": answer.target.url,
                 "headers": dict(shown),
-                "bytes": len(answer.body),
+                "bytes": len(got.data),
                 "redirects": answer.hops,
-                "is_cut": answer.is_cut,
+                "is_cut": not got.is_whole,
             },
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 from urllib.parse import quote
 
 import httpx2
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from fleet.kernel.clock import Clock
 from fleet.kernel.digest import digest_of
@@ -29,7 +29,7 @@ from fleet.kernel.errors import (
     StoreUnavailable,
 )
 from fleet.kernel.ids import Digest
-from fleet.web.answers import Unanswered, seconds_of
+from fleet.web.answers import Unanswered, pauses, seconds_of
 from fleet.web.http import HttpAnswer, HttpExchanges
 from fleet.web.trust import safe_address, trust_of
 
@@ -131,7 +131,7 @@ class Answer(NamedTuple):
         return f"{self.status} {self.code}".rstrip()
 
 
-class TooLarge(Unanswered):
+class TooLarge(Exception):  # noqa: N818 - a finding, as Unanswered is
     """The answer is larger than any blob."""
 
 
@@ -164,7 +164,7 @@ class S3Http:
     async def ask(
         self, method: str, name: str, *, body: bytes, sha256: str, headers: Mapping[str, str], keys: S3Keys, now_ms: int
     ) -> Answer:
-        """The answer, whatever its status. Raises Unanswered."""
+        """The answer, whatever its status. Raises Unanswered, and TooLarge."""
         path = f"/{self._place.bucket}/{name}" if self._is_in_path else f"/{name}"
         signed = signed_headers(
             method,
@@ -183,7 +183,7 @@ class S3Http:
             hint = " (blobs.ca_file names the authority)" if error.is_distrust else ""
             raise Unanswered(f"{error}{hint}") from None
         if found.is_success and not found.is_whole:
-            raise TooLarge(f"it answered with more than {self._max_bytes} bytes")
+            raise TooLarge
         return _answer(found)
 
 
@@ -386,28 +386,32 @@ class S3BlobStore:
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Answer:
         """What the store decided. Raises StoreUnavailable when it decided nothing in all tries."""
-        why = ""
-        for number in range(self._tries):
-            wait_s: float | None = None
-            try:
-                answer = await self._once(method, digest, body, headers)
-            except TooLarge:
-                raise self._damaged(digest) from None
-            except Unanswered as error:
-                why = str(error)
-            else:
-                if not is_transient(answer):
-                    return answer
-                why, wait_s = f"it answered {answer.said}", answer.wait_s
-            if number + 1 < self._tries:
-                await self._clock.sleep(_pause_s(number, wait_s))
-        raise StoreUnavailable(
-            f"cannot {doing} blob {digest} at {self._http.shown}: {why}, in {self._tries} tries; see to the store and "
-            "repeat",
-            digest=str(digest),
-            tries=self._tries,
-            reason=why,
+
+        async def decided() -> Answer:
+            answer = await self._once(method, digest, body, headers)
+            if is_transient(answer):
+                raise Unanswered(f"it answered {answer.said}", wait_s=answer.wait_s)
+            return answer
+
+        again = AsyncRetrying(
+            retry=retry_if_exception_type(Unanswered),
+            wait=pauses(0.15, most_s=20.0),
+            stop=stop_after_attempt(self._tries),
+            sleep=self._clock.sleep,
+            reraise=True,
         )
+        try:
+            return await again(decided)
+        except TooLarge:
+            raise self._damaged(digest) from None
+        except Unanswered as error:
+            raise StoreUnavailable(
+                f"cannot {doing} blob {digest} at {self._http.shown}: {error}, in {self._tries} tries; see to the "
+                "store and repeat",
+                digest=str(digest),
+                tries=self._tries,
+                reason=str(error),
+            ) from None
 
     async def _once(self, method: str, digest: Digest, body: bytes, headers: Mapping[str, str]) -> Answer:
         async def sent(keys: S3Keys) -> Answer:
@@ -431,13 +435,3 @@ class S3BlobStore:
             f"blob {digest} no longer matches its digest: restore it in {self._http.shown} from a backup or version",
             digest=str(digest),
         )
-
-
-def _pause_s(number: int, asked_s: float | None) -> float:
-    """Returns how long to wait.
-
-    0.2 s, doubled each time to 5 s at most, by chance up to half as long; or what the store asks, up to 20 s.
-    """
-    if asked_s is not None:
-        return min(max(asked_s, 0.0), 20.0)
-    return min(0.2 * 2**number, 5.0) * random.uniform(0.5, 1.0)

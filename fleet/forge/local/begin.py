@@ -6,6 +6,8 @@ import hashlib
 import zlib
 from pathlib import Path
 
+from fleet.forge.local.layout import find_repository
+from fleet.forge.local.refs import read_head
 from fleet.kernel.errors import InvalidInput
 
 _CONFIG = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"
@@ -30,7 +32,8 @@ def is_unused(folder: Path) -> bool:
 def begin_repository(folder: Path, *, at_s: int) -> None:
     """The folder is a git repository with one commit, which holds no file.
 
-    A repository that is there already stays as it is. `HEAD` is written last, so that a half-made one is begun again.
+    A repository that has a commit stays as it is; one that `git init` made gets its first. `HEAD` is written last, so
+    that a half-made one is begun again.
 
     Args:
         at_s: time of the commit, seconds since the Unix epoch.
@@ -40,7 +43,8 @@ def begin_repository(folder: Path, *, at_s: int) -> None:
     """
     git = folder / ".git"
     try:
-        if (git / "HEAD").is_file():
+        branch = _unborn(folder) if (git / "HEAD").is_file() else _BRANCH
+        if branch is None:
             return
         for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags"):
             (git / name).mkdir(parents=True, exist_ok=True)
@@ -48,11 +52,21 @@ def begin_repository(folder: Path, *, at_s: int) -> None:
         when = f"{_AUTHOR} {at_s} +0000"
         text = f"tree {tree}\nauthor {when}\ncommitter {when}\n\nBegin\n"
         commit = _store(git, b"commit", text.encode())
-        (git / "config").write_text(_CONFIG)
-        (git / "refs" / "heads" / _BRANCH).write_text(f"{commit}\n")
-        (git / "HEAD").write_text(f"ref: refs/heads/{_BRANCH}\n")
+        if not (git / "config").exists():
+            (git / "config").write_text(_CONFIG)
+        ref = git / "refs" / "heads" / branch
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(f"{commit}\n")
+        (git / "HEAD").write_text(f"ref: refs/heads/{branch}\n")
     except OSError as error:
         raise InvalidInput(f"no repository can be begun in {folder}: {error.strerror}", field="repo") from error
+
+
+def _unborn(folder: Path) -> str | None:
+    """The branch that gets the first commit; None where there is a commit, or HEAD is on no branch."""
+    layout = find_repository(str(folder))
+    name, commit = read_head(layout)
+    return name.removeprefix("refs/heads/") if commit is None and name.startswith("refs/heads/") else None
 
 
 def _store(git: Path, kind: bytes, data: bytes) -> str:

@@ -86,9 +86,6 @@ class LocalChangeRequests:
         )
         await asyncio.to_thread(self._set_status, repository, status)
 
-    async def close(self) -> None:
-        """Nothing is held open."""
-
     def folder(self, repository: str) -> Path:
         """Where the files of this repository's change requests lie."""
         real = find_repository(repository).common_dir.resolve()

@@ -1,4 +1,4 @@
-"""Which files of a working tree differ from a commit's tree, found by hashing, without git (S22)."""
+"""Which files of a working tree differ from a commit's files, found by hashing, without git (S22)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import fnmatch
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from fleet.kernel.digest import digest_of
-from fleet.kernel.ids import Digest
-from fleet.trees.tree import Tree
+from typing import Protocol
 
 _SKIPPED = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".mypy_cache", ".pytest_cache"})
 _MAX_BYTES = 64 << 20
+
+
+class _Committed(Protocol):
+    """A file of a commit: its mode, and git's id of its bytes."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def blob(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,16 @@ def _named(paths: Sequence[str], show: int) -> str:
     return ", ".join(paths[:show]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def dirty_paths(worktree: Path, tree: Tree, *, limit: int = 20_000) -> DirtyPaths:
-    """The files of the working tree that differ from the tree, by content.
+def dirty_paths(
+    worktree: Path, tree: Mapping[str, _Committed], *, filtered: Collection[str] = (), limit: int = 20_000
+) -> DirtyPaths:
+    """The files of the working tree that differ from those of the commit, by content.
 
-    A best effort for a warning: `.gitignore` counts at the top alone and without `!`, and files that a filter changes
-    (LFS) look modified. Line ends that a checkout converted do not.
+    A best effort for a warning: `.gitignore` counts at the top alone and without `!`. Line ends that a checkout
+    converted do not look modified.
 
     Args:
+        filtered: paths whose content a filter changes (LFS), which are not compared.
         limit: files looked at, at most.
     """
     ignored = _ignore_patterns(worktree)
@@ -63,14 +72,14 @@ def dirty_paths(worktree: Path, tree: Tree, *, limit: int = 20_000) -> DirtyPath
         seen.add(path)
         if path not in tree:
             untracked.append(path)
-        elif not _is_same(worktree / path, info, tree, path):
+        elif path not in filtered and not _is_same(worktree / path, info, tree[path]):
             modified.append(path)
     links = {p for p, e in tree.items() if e.mode == "160000"}
     removed = sorted(p for p in tree if p not in seen and p not in links) if is_complete else []
     return DirtyPaths(tuple(modified), tuple(removed), tuple(untracked), is_complete)
 
 
-def _files(root: Path, tree: Tree, ignored: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
+def _files(root: Path, tree: Mapping[str, _Committed], ignored: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
     modules = {path for path, entry in tree.items() if entry.mode == "160000"}
     tracked = {parent for path in tree for parent in _parents(path)}
     for folder, folders, files in os.walk(root):
@@ -92,25 +101,27 @@ def _parents(path: str) -> list[str]:
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
-def _is_same(file: Path, info: os.stat_result, tree: Tree, path: str) -> bool:
-    entry = tree[path]
+def _is_same(file: Path, info: os.stat_result, entry: _Committed) -> bool:
     if stat.S_ISLNK(info.st_mode):
-        return entry.mode == "120000" and digest_of(os.fsencode(file.readlink())) == entry.blob
+        return entry.mode == "120000" and _git_id(os.fsencode(file.readlink())) == entry.blob
     if not stat.S_ISREG(info.st_mode) or entry.mode == "120000":
         return False
     if (entry.mode == "100755") != bool(info.st_mode & stat.S_IXUSR):
         return False
     # A file too large to read for a warning passes as unchanged.
-    return info.st_size > _MAX_BYTES or entry.blob in _digests(file)
+    return info.st_size > _MAX_BYTES or entry.blob in _ids(file)
 
 
-def _digests(file: Path) -> tuple[Digest, ...]:
+def _ids(file: Path) -> tuple[str, ...]:
     try:
         data = file.read_bytes()
     except OSError:
         return ()
-    plain = Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
-    return (plain, digest_of(data.replace(b"\r\n", b"\n"))) if b"\r\n" in data else (plain,)
+    return (_git_id(data), _git_id(data.replace(b"\r\n", b"\n"))) if b"\r\n" in data else (_git_id(data),)
+
+
+def _git_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _ignore_patterns(root: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from fleet.forge.local.layout import RepositoryLayout, find_repository
+from fleet.forge.local.layout import find_repository
 from fleet.forge.local.objects import check_pack, has_object
 from fleet.forge.local.publish import add_pack, check_name, check_old, move_branch
 from fleet.forge.local.refs import all_refs, check_branch, pinned, read_ref
@@ -51,7 +51,7 @@ class LocalForge:
             copy_repository(layout, all_refs(layout), commit, self._repos / name)
         except OSError as error:
             raise StoreUnavailable(f"{url} cannot be read: {error.strerror} ({error.filename})", url=url) from error
-        return StagedRepository(name=name, commit=commit, branch=branch, warnings=_warnings(layout))
+        return StagedRepository(name=name, commit=commit, branch=branch)
 
     async def stage_fetched(self, fetched: FetchedRepository) -> StagedRepository:
         """What was fetched, as a staged copy; one that is there is left as it is."""
@@ -84,14 +84,3 @@ def _publish(url: str, branch: str, commit: Commit, expected_old: str | None, pa
         move_branch(layout, branch, commit.commit, expected_old=expected_old)
     except OSError as error:
         raise StoreUnavailable(f"{url} cannot be written: {error.strerror} ({error.filename})", url=url) from error
-
-
-def _warnings(layout: RepositoryLayout) -> tuple[str, ...]:
-    """What a run will not see, as far as that shows without comparing files (see `dirty_paths`)."""
-    warnings: list[str] = []
-    if layout.worktree and (layout.worktree / ".gitmodules").is_file():
-        warnings.append("submodules are not part of the run")
-    for name, what in (("MERGE_HEAD", "merge"), ("rebase-merge", "rebase"), ("CHERRY_PICK_HEAD", "cherry-pick")):
-        if (layout.git_dir / name).exists():
-            warnings.append(f"a {what} is under way; only what is committed is part of the run")
-    return tuple(warnings)

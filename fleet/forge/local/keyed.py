@@ -81,10 +81,6 @@ class HostedApi(Protocol):
         """The commit shows this under our name."""
         ...
 
-    async def close(self) -> None:
-        """The connections are closed."""
-        ...
-
 
 class HostedChangeRequests:
     """Change requests of a hosted forge. Implements the port ChangeRequests."""
@@ -94,10 +90,6 @@ class HostedChangeRequests:
 
     def __repr__(self) -> str:
         return f"HostedChangeRequests({self._api!r})"
-
-    async def close(self) -> None:
-        """The connections are closed."""
-        await self._api.close()
 
     async def open_or_update(self, change: ChangeRequest) -> OpenedChange | EndedChange:
         """See `ChangeRequests.open_or_update`."""

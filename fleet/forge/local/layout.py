@@ -39,9 +39,9 @@ def find_repository(url: str) -> RepositoryLayout:
         raise InvalidInput(f"{url} does not exist or is no folder: name the folder of a git repository", url=url)
     layout = _worktree_layout(path) or _bare_layout(path)
     if layout is None or not (layout.git_dir / "HEAD").is_file():
-        raise InvalidInput(
-            f"{url} is not a git repository: name its top folder, or run `git init` and commit there first", url=url
-        )
+        above = next((str(p) for p in path.resolve().parents if (p / ".git" / "HEAD").is_file()), None)
+        mend = f"name its top folder {above}" if above else "run `git init`, `git add -A` and `git commit` there first"
+        raise InvalidInput(f"{url} is not a git repository: {mend}", url=url)
     _check_format(layout, url)
     return layout
 

@@ -1,8 +1,9 @@
-"""Look into a git object store without git: does an object exist, and what does a tag point at."""
+"""Look into a git object store without git: does an object exist, what does it hold, what does a tag point at."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import struct
 import zlib
@@ -17,7 +18,11 @@ _KINDS: dict[int, Kind] = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 _NAMES: dict[str, Kind] = {str(kind): kind for kind in _KINDS.values()}
 _MAX_OBJECT = 1 << 20
 _MAGIC = b"\xfftOc\x00\x00\x00\x02"
+_MAX_WHOLE = 16 << 20
+_MAX_CHAIN = 4096
 _TAGGED = re.compile(rb"object ([0-9a-f]{40})\n")
+_TREE_OF = re.compile(rb"tree ([0-9a-f]{40})\n")
+_OFFSET_DELTA, _NAMED_DELTA = 6, 7
 
 
 class GitObject(NamedTuple):
@@ -31,6 +36,20 @@ class GitObject(NamedTuple):
         """The id that a tag object points at."""
         match = _TAGGED.match(self.data) if self.kind == "tag" else None
         return match[1].decode() if match else None
+
+    @property
+    def tree(self) -> str | None:
+        """The id of the tree of a commit."""
+        match = _TREE_OF.match(self.data) if self.kind == "commit" else None
+        return match[1].decode() if match else None
+
+    def entries(self) -> Iterator[tuple[str, str, str]]:
+        """Mode, name and object id of everything in a tree, in its order."""
+        at = 0
+        while self.kind == "tree" and (end := self.data.find(b"\0", at)) >= 0:
+            mode, _, name = self.data[at:end].partition(b" ")
+            yield mode.decode(errors="replace"), os.fsdecode(name), self.data[end + 1 : end + 21].hex()
+            at = end + 21
 
 
 class PackIndex:
@@ -91,6 +110,90 @@ def read_object(objects: Path, object_id: str) -> GitObject | None:
     return _read_packed(*place) if place else None
 
 
+def read_whole(objects: Path, object_id: str) -> GitObject | None:
+    """The object, put together where it is stored as a difference to others. None when the store does not hold it.
+
+    Raises:
+        InvalidInput: it is damaged, or too large to be read here.
+    """
+    loose = _loose(objects, object_id)
+    if loose.is_file():
+        return _parse_loose(loose.read_bytes(), _MAX_WHOLE)
+    place = next(_in_packs(objects, object_id), None)
+    deltas: list[bytes] = []
+    while place is not None and len(deltas) < _MAX_CHAIN:
+        number, data, base = _stored(*place)
+        if number in _KINDS:
+            for delta in reversed(deltas):
+                data = _patched(data, delta)
+            return GitObject(_KINDS[number], data)
+        deltas.append(data)
+        place = (place[0], base) if isinstance(base, int) else next(_in_packs(objects, base), None)
+    if deltas:
+        raise InvalidInput(f"object {object_id} of the repository is damaged: run `git fsck` there")
+    return None
+
+
+def _stored(pack: Path, offset: int) -> tuple[int, bytes, int | str]:
+    """Number of the kind, bytes, and what they are a difference to: a place in this pack, or an object id."""
+    with pack.open("rb") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        number = (byte >> 4) & 7
+        while byte & 0x80:
+            byte = file.read(1)[0]
+        base: int | str = 0
+        if number == _NAMED_DELTA:
+            base = file.read(20).hex()
+        elif number == _OFFSET_DELTA:
+            byte = file.read(1)[0]
+            back = byte & 0x7F
+            while byte & 0x80:
+                byte = file.read(1)[0]
+                back = ((back + 1) << 7) | (byte & 0x7F)
+            base = offset - back
+        return number, _inflated_from(file), base
+
+
+def _inflated_from(file: BinaryIO) -> bytes:
+    stream, parts, size = zlib.decompressobj(), list[bytes](), 0
+    try:
+        while not stream.eof and (chunk := file.read(1 << 16)):
+            parts.append(stream.decompress(chunk))
+            size += len(parts[-1])
+            if size > _MAX_WHOLE:
+                raise InvalidInput("an object of the repository is larger than 16 MiB: it is not read here")
+    except zlib.error as error:
+        raise InvalidInput("an object of the repository is damaged: run `git fsck` there") from error
+    return b"".join(parts)
+
+
+def _patched(base: bytes, delta: bytes) -> bytes:
+    """What the delta makes of its base (git's pack format, copy and insert instructions)."""
+    at = 0
+    for _ in range(2):  # the sizes of base and result
+        while delta[at] & 0x80:
+            at += 1
+        at += 1
+    parts: list[bytes] = []
+    while at < len(delta):
+        op, at = delta[at], at + 1
+        if not op & 0x80:
+            parts.append(delta[at : at + op])
+            at += op
+            continue
+        start = size = 0
+        for bit in range(7):
+            if op & (1 << bit):
+                if bit < 4:
+                    start |= delta[at] << (8 * bit)
+                else:
+                    size |= delta[at] << (8 * (bit - 4))
+                at += 1
+        parts.append(base[start : start + (size or 0x10000)])
+    return b"".join(parts)
+
+
 def _loose(objects: Path, object_id: str) -> Path:
     return objects / object_id[:2] / object_id[2:]
 
@@ -103,8 +206,8 @@ def _in_packs(objects: Path, object_id: str) -> Iterator[tuple[Path, int]]:
             yield index.with_suffix(".pack"), offset
 
 
-def _parse_loose(data: bytes) -> GitObject:
-    head, _, body = _inflate(data).partition(b"\0")
+def _parse_loose(data: bytes, limit: int = _MAX_OBJECT) -> GitObject:
+    head, _, body = _inflate(data, limit).partition(b"\0")
     word = head.split(b" ", 1)[0].decode(errors="replace")
     return GitObject(_NAMES.get(word, "unknown"), body)
 
@@ -118,9 +221,9 @@ def _read_packed(pack: Path, offset: int) -> GitObject:
     return GitObject(kind, _inflate(data[start:]) if kind != "unknown" else b"")
 
 
-def _inflate(data: bytes) -> bytes:
+def _inflate(data: bytes, limit: int = _MAX_OBJECT) -> bytes:
     try:
-        return zlib.decompressobj().decompress(data, _MAX_OBJECT)
+        return zlib.decompressobj().decompress(data, limit)
     except zlib.error as error:
         raise InvalidInput("an object of the repository is damaged: run `git fsck` there") from error
 

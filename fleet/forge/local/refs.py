@@ -35,15 +35,18 @@ def pinned(layout: RepositoryLayout, ref: str | None, url: str) -> tuple[str, st
         InvalidInput: no commit yet, no such ref, or no commit behind it.
     """
     if ref is None:
-        name, commit = _head(layout)
+        name, commit = read_head(layout)
         if commit is None:
-            raise InvalidInput(f"{url} has no commit yet: commit something on '{_short(name)}' first", url=url)
+            raise InvalidInput(
+                f"{url} has no commit yet: run `git add -A` and `git commit -m Begin` there first (on {_short(name)})",
+                url=url,
+            )
         return _commit_of(layout, commit, url), _short(name)
     for name in (f"refs/heads/{ref}", f"refs/tags/{ref}", ref, f"refs/remotes/{ref}"):
         if name.startswith("refs/") and not _BAD_REF.search(name) and (commit := read_ref(layout, name)):
             return _commit_of(layout, commit, url), _short(name)
     if _ID.fullmatch(ref) and has_object(layout.objects, ref):
-        return _commit_of(layout, ref, url), _short(_head(layout)[0])
+        return _commit_of(layout, ref, url), _short(read_head(layout)[0])
     raise InvalidInput(
         f"{url} has no branch, tag or commit '{ref[:100]}': name one that `git branch -a` lists, or a full commit id",
         url=url,
@@ -57,7 +60,8 @@ def _short(name: str) -> str:
     return name
 
 
-def _head(layout: RepositoryLayout) -> tuple[str, str | None]:
+def read_head(layout: RepositoryLayout) -> tuple[str, str | None]:
+    """Full name of the branch that HEAD is on, and its commit; None where it has none yet."""
     text = _read_small(layout.git_dir / "HEAD")
     if text.startswith("ref:"):
         name = text[4:].strip()

@@ -33,7 +33,7 @@ def fetched_name(fetched: FetchedRepository) -> str:
 
 
 def write_fetched(fetched: FetchedRepository, pack: bytes, index: bytes, target: Path) -> None:
-    """The pack is a bare store at `target`, whole, and every user may read it.
+    """The pack is a bare store at `target`, whole, and every user may read it who comes to it.
 
     Raises:
         InvalidInput: pack or index are damaged, or do not hold the commit. StoreFull, StoreUnavailable: as above.
@@ -89,8 +89,9 @@ def _translated(error: OSError, source: Path) -> StoreFull | StoreUnavailable:
 
 
 def _prepare(target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.parent.chmod(0o755)
+    # Nobody else of this machine comes in; what is below has the rights that a run needs, to which it is handed.
+    target.parent.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(mode=0o700, exist_ok=True)
 
 
 def _make_folders(target: Path) -> None:

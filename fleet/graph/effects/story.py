@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fleet.events.story import (
+    CriterionWaived,
     MilestoneReached,
     QuestionAnswered,
     QuestionRaised,
@@ -128,6 +129,11 @@ def story_archived(at: At, e: StoryArchived) -> Iterator[GraphChange]:
 def story_closed(at: At, e: StoryClosed) -> Iterator[GraphChange]:
     """The story reached a terminal state."""
     yield at.story(state=e.final_state, disposition="closed", closed_at=at.ts_ms)
+
+
+def criterion_waived(at: At, e: CriterionWaived) -> Iterator[GraphChange]:
+    """The criterion may pass without a test, and says who let it."""
+    yield at.update(Label.CRITERION, at.scoped(e.ac_id), waived_by=e.by, waived_at=at.ts_ms)
 
 
 def milestone_reached(at: At, e: MilestoneReached) -> Iterator[GraphChange]:

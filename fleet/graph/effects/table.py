@@ -92,6 +92,7 @@ from fleet.events.step import (
 )
 from fleet.events.story import (
     ConfigMigrated,
+    CriterionWaived,
     MilestoneReached,
     QuestionAnswered,
     QuestionRaised,
@@ -151,6 +152,7 @@ _TABLE: dict[type[Payload], Effect | Literal["none"]] = {
     TransitionRefused: NONE,
     RigorChanged: story.rigor_changed,
     ConfigMigrated: NONE,
+    CriterionWaived: story.criterion_waived,
     StoryParked: story.story_parked,
     StoryUnparked: story.story_unparked,
     StoryCancelled: story.story_cancelled,

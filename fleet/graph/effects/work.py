@@ -95,7 +95,8 @@ def docs_produced(at: At, e: DocsProduced) -> Iterator[GraphChange]:
     for ac_id, evidence in e.criteria.items():
         criterion: Ref = (Label.CRITERION, at.scoped(ac_id))
         yield at.update(*criterion, status="evidenced" if evidence else "open")
-        yield link(Rel.EVIDENCE_FOR, report, criterion, tests=evidence)
+        if evidence:
+            yield link(Rel.EVIDENCE_FOR, report, criterion, tests=evidence)
 
 
 def report_generated(at: At, e: ReportGenerated) -> Iterator[GraphChange]:

@@ -49,5 +49,5 @@ def act_reply(text: str, uses: Sequence[ToolUse], offers: Sequence[ToolOffer]) -
 def _read(index: int, use: ToolUse, offers: Sequence[ToolOffer]) -> UsedTool:
     if index >= _MAX_USES:
         return UsedTool(use=use, problem=f"Not executed: a reply may hold {_MAX_USES} calls; ask for this one again.")
-    found = parse_tool_use(use, offers)
-    return UsedTool(use=use, call=found) if isinstance(found, ToolCall) else UsedTool(use=use, problem=found.text)
+    parsed = parse_tool_use(use, offers)
+    return UsedTool(use=use, call=parsed) if isinstance(parsed, ToolCall) else UsedTool(use=use, problem=parsed.text)

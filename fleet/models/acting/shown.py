@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fleet.models.acting.patterns import Ending
 from fleet.models.acting.state import ActState, Observation, Turn
 from fleet.models.chat import ChatMessage
+from fleet.models.prompts.prompt import as_data
 from fleet.models.routing.fair_queue import fair_shares
 
 ASK = "Call a tool now, or write your notes."
@@ -19,7 +20,6 @@ _SHORT = 200
 """Characters that are always left of an observation."""
 _USEFUL = 300
 """Characters below which a result says too little."""
-_CLOSING = re.compile(r"<(?=/?tool_result\b)", re.IGNORECASE)
 
 _WHY = {
     Ending.FINISHED: "",
@@ -47,7 +47,7 @@ def bounded(text: str, limit: int) -> str:
 
 def fenced_result(name: str, text: str) -> str:
     """The text between tags that it cannot close itself: material of the repository, and no word to the model."""
-    return f'<tool_result of="{re.sub(r"[^A-Za-z0-9_.-]", "_", name)}">\n{_CLOSING.sub("&lt;", text)}\n</tool_result>'
+    return f'<tool_result of="{re.sub(r"[^A-Za-z0-9_.-]", "_", name)}">\n{as_data(text)}\n</tool_result>'
 
 
 def transcript_of(state: ActState, *, is_last: bool) -> tuple[ChatMessage, ...]:
@@ -79,12 +79,12 @@ def _told(seen: Observation, text: str) -> str:
 
 def _texts(state: ActState) -> list[str]:
     """The texts of all observations, oldest first, within the limits of one and of all."""
-    room, found = state.limits.transcript_chars, list[str]()
+    room, texts = state.limits.transcript_chars, list[str]()
     for seen in reversed(state.observations):
         text = bounded(seen.text, max(min(state.limits.result_chars, room), _SHORT))
         room -= len(text)
-        found.append(text)
-    return found[::-1]
+        texts.append(text)
+    return texts[::-1]
 
 
 def _merged(messages: list[ChatMessage]) -> Iterator[ChatMessage]:

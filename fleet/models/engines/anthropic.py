@@ -14,10 +14,10 @@ import anthropic
 from anthropic import transform_schema
 
 from fleet.kernel.errors import ModelError, ModelUnavailable, ReplyRefused
-from fleet.models.chat import ChatMessage, ChatRequest, TokenUsage, ToolUse
+from fleet.models.chat import ChatMessage, ChatRequest, Reasoning, TokenUsage, ToolUse
 from fleet.models.engine_config import HttpEngine
 from fleet.models.engines.factory import ApiKey
-from fleet.models.engines.server_model import EventStream, Partial, PartialUse, ServerChatModel
+from fleet.models.engines.server_model import EventStream, Partial, PartialThought, PartialUse, ServerChatModel
 from fleet.models.engines.status_errors import ServerAnswer, error_of, is_refused_key, is_too_large, shown, timed_out
 
 REPLY_TOOL = "reply"
@@ -54,12 +54,15 @@ class LearnedForms:
         sampling = request.sampling
         values: dict[str, Any] = {
             "model": model,
-            "messages": _messages(request),
+            "messages": _messages(request, self._engine.engine_id),
             "max_tokens": min(sampling.max_tokens, self._engine.max_output),
             "stream": True,
         }
         if system := "\n\n".join(m.content for m in request.messages if m.role == "system" and m.content):
             values["system"] = system
+        if request.tools:
+            # A conversation grows turn by turn: what was sent before is read from the cache.
+            _mark(values)
         # A stop sequence of white space alone is refused.
         if stops := [stop for stop in sampling.stop if stop.strip()]:
             values["stop_sequences"] = stops
@@ -68,7 +71,15 @@ class LearnedForms:
                 {"name": offer.name, "description": offer.description, "input_schema": _as_object(offer.parameters)}
                 for offer in request.tools
             ]
-        return values | self._structured(request)
+        return values | self._thinking(values["max_tokens"], request) | self._structured(request)
+
+    def _thinking(self, max_tokens: int, request: ChatRequest) -> dict[str, Any]:
+        asked = self._engine.thinking
+        # A reply that is forced into a tool goes without, and so does one that has no room for both.
+        if asked is None or self.is_reply_tool(request) or (isinstance(asked, int) and asked >= max_tokens):
+            return {}
+        kind = {"type": "adaptive"} if asked == "adaptive" else {"type": "enabled", "budget_tokens": asked}
+        return {"thinking": kind}
 
     def _structured(self, request: ChatRequest) -> dict[str, Any]:
         schema = request.json_schema
@@ -87,13 +98,23 @@ def _as_object(schema: dict[str, Any]) -> dict[str, Any]:
     return schema if schema.get("type") == "object" else {"type": "object", **schema}
 
 
-def _messages(request: ChatRequest) -> list[dict[str, Any]]:
+def _mark(values: dict[str, Any]) -> None:
+    """Cache marks at the end of the rules and of the last two messages of the user. They are no part of the content."""
+    kept = {"type": "ephemeral"}
+    if "system" in values:
+        values["system"] = [{"type": "text", "text": values["system"], "cache_control": kept}]
+    asked = [message for message in values["messages"] if message["role"] == "user"]
+    for message in asked[-2:]:
+        message["content"][-1] = {**message["content"][-1], "cache_control": kept}
+
+
+def _messages(request: ChatRequest, engine: str) -> list[dict[str, Any]]:
     """User and assistant in turns: all results of one turn stand in one user message, as the API demands."""
     turns: list[dict[str, Any]] = []
     for message in request.messages:
         if message.role == "system":
             continue
-        role, blocks = "assistant" if message.role == "assistant" else "user", _blocks(message)
+        role, blocks = "assistant" if message.role == "assistant" else "user", _blocks(message, engine)
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         elif blocks:
@@ -102,7 +123,7 @@ def _messages(request: ChatRequest) -> list[dict[str, Any]]:
     return turns or [{"role": "user", "content": [{"type": "text", "text": "Begin."}]}]
 
 
-def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
+def _blocks(message: ChatMessage, engine: str) -> list[dict[str, Any]]:
     if message.role == "tool":
         result = {"type": "tool_result", "tool_use_id": _id(message.tool_use_id or ""), "content": message.content}
         return [result]
@@ -111,7 +132,17 @@ def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
     uses = [
         {"type": "tool_use", "id": _id(use.id), "name": use.name, "input": _input(use)} for use in message.tool_uses
     ]
-    return [*text, *uses]
+    blocks = [*text, *uses]
+    # The API wants its thoughts back where they stood, and as it signed them.
+    for part in reversed([part for part in message.reasoning if part.engine == engine]):
+        blocks.insert(part.place, _thought(part))
+    return blocks
+
+
+def _thought(part: Reasoning) -> dict[str, Any]:
+    if part.form == "redacted_thinking":
+        return {"type": part.form, "data": part.opaque}
+    return {"type": "thinking", "thinking": part.text, "signature": part.opaque}
 
 
 def _input(use: ToolUse) -> dict[str, Any]:
@@ -194,6 +225,12 @@ class AnthropicChatModel(ServerChatModel):
                 partial.usage = _usage(event.message.usage, partial.usage)
             case "content_block_start" if event.content_block.type == "tool_use" and not partial.is_forced:
                 partial.uses.append(PartialUse(id=event.content_block.id, name=event.content_block.name))
+            case "content_block_start" if event.content_block.type in ("thinking", "redacted_thinking"):
+                # Each block is signed by itself.
+                opaque = getattr(event.content_block, "data", None) or getattr(event.content_block, "signature", None)
+                thought = PartialThought(event.content_block.type, partial.place)
+                thought.opaque += [opaque] if opaque else []
+                partial.thoughts.append(thought)
             case "content_block_start" if event.content_block.type == "text":
                 return partial.add(event.content_block.text or "")
             case "content_block_delta":
@@ -204,7 +241,7 @@ class AnthropicChatModel(ServerChatModel):
                 if partial.finish == "refusal":
                     raise ReplyRefused(f"{self._where}: the model refused{_why(event.delta)}", **self._details)
             case _:
-                # message_stop, content_block_stop, thinking; and whatever is added, as the documentation asks.
+                # message_stop, content_block_stop; and whatever is added, as the documentation asks.
                 pass
         return ""
 
@@ -212,8 +249,8 @@ class AnthropicChatModel(ServerChatModel):
         return [model.id async for model in self._with(key).models.list(limit=1000)]
 
     def _error_of(self, error: Exception) -> ModelError | None:
-        known = isinstance(error, anthropic.AnthropicError)
-        return translate(error, self._engine, self._base_url) if known else None
+        is_theirs = isinstance(error, anthropic.AnthropicError)
+        return translate(error, self._engine, self._base_url) if is_theirs else None
 
     def _refuses_key(self, error: Exception) -> bool:
         return refuses_key(error)
@@ -224,6 +261,10 @@ def _read_delta(delta: Any, partial: Partial) -> str:
         case "text_delta":
             # The words beside a forced tool are not the reply.
             return "" if partial.is_forced else partial.add(delta.text or "")
+        case "thinking_delta":
+            partial.thoughts[-1].pieces.append(delta.thinking or "")
+        case "signature_delta":
+            partial.thoughts[-1].opaque.append(delta.signature or "")
         case "input_json_delta" if partial.is_forced:
             return partial.add(delta.partial_json or "")
         case "input_json_delta":
@@ -237,13 +278,13 @@ def _usage(counted: Any, before: TokenUsage | None) -> TokenUsage | None:
     """The sums so far: later events repeat what they know of earlier ones, and leave out the rest."""
     if counted is None:
         return before
-    known = before or TokenUsage()
+    sums = before or TokenUsage()
     written, read = (getattr(counted, f"cache_{part}_input_tokens", None) for part in ("creation", "read"))
     fresh = getattr(counted, "input_tokens", None)
     return TokenUsage(
-        tokens_in=max(known.tokens_in, (fresh or 0) + (written or 0) + (read or 0)),
-        tokens_out=counted.output_tokens or known.tokens_out,
-        tokens_cached=known.tokens_cached if read is None else read,
+        tokens_in=max(sums.tokens_in, (fresh or 0) + (written or 0) + (read or 0)),
+        tokens_out=counted.output_tokens or sums.tokens_out,
+        tokens_cached=sums.tokens_cached if read is None else read,
     )
 
 

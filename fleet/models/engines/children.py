@@ -18,14 +18,14 @@ def descendants(pid: int) -> dict[int, str]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and (seen := _parent_and_start(folder)) is not None:
             below.setdefault(seen[0], []).append((int(folder.name), seen[1]))
-    found: dict[int, str] = {}
+    children: dict[int, str] = {}
     todo = [pid]
     while todo:
         for child, started in below.get(todo.pop(), []):
-            if child not in found and _KEPT not in _command(child):
-                found[child] = started
+            if child not in children and _KEPT not in _command(child):
+                children[child] = started
                 todo.append(child)
-    return found
+    return children
 
 
 def end(processes: dict[int, str], *, within_s: float = 5.0) -> list[int]:

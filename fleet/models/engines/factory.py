@@ -104,11 +104,11 @@ class TextToolsChatModel:
         # What was cut off may be half a call.
         if not request.tools or reply.finish_reason != "stop":
             return reply
-        found = tool_uses_in(reply.text, self._form, request.tools)
-        if not found.uses:
-            return reply.model_copy(update={"text": found.text})
+        parsed = tool_uses_in(reply.text, self._form, request.tools)
+        if not parsed.uses:
+            return reply.model_copy(update={"text": parsed.text})
         return reply.model_copy(
-            update={"text": found.text, "tool_uses": found.uses, "finish_reason": "tool_use"},
+            update={"text": parsed.text, "tool_uses": parsed.uses, "finish_reason": "tool_use"},
         )
 
 

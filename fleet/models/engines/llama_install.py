@@ -81,15 +81,15 @@ def _from_source(folder: Path, told: Tell) -> Path:
 
 def check_source(archive: Path) -> None:
     """Returns if the archive is the one that is pinned; ModelUnavailable if it is not."""
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != SOURCE_SHA256:
-        raise _failure(f"the package index has another file: {archive.name} is {found}, and {SOURCE_SHA256} is wanted")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != SOURCE_SHA256:
+        raise _failure(f"the package index has another file: {archive.name} is {digest}, and {SOURCE_SHA256} is wanted")
 
 
 def _base_python() -> str:
     """The interpreter below the environment that runs this, whose `venv` has pip."""
-    found = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return str(found) if found.exists() else sys.executable
+    interpreter = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    return str(interpreter) if interpreter.exists() else sys.executable
 
 
 def run_builder(command: Sequence[str], told: Tell) -> None:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import httpx2
-
 from fleet.kernel.errors import ModelUnavailable
+from fleet.web.answers import Unanswered
+from fleet.web.http import HttpExchanges
 
 _POLL_S = 0.1
 _TAIL_BYTES = 4096
@@ -106,8 +106,8 @@ def find_program(*, python: Path | None, server: Path | None, home: Path) -> Lla
         return _module(python, named_by="FLEET_LLAMA_PYTHON")
     if (own := installed_server(home)).exists():
         return _binary(str(own), named_by=str(home))
-    if (found := shutil.which("llama-server")) is not None:
-        return _binary(found, named_by="PATH")
+    if (program := shutil.which("llama-server")) is not None:
+        return _binary(program, named_by="PATH")
     if find_spec("llama_cpp") is not None:
         return _module(Path(sys.executable), named_by="this environment")
     raise _no_program(
@@ -195,11 +195,11 @@ class LlamaServer:
 
     async def ready(self) -> None:
         """The server offers its model. Waits for ever while the process lives; ModelUnavailable when it has ended."""
-        async with httpx2.AsyncClient(trust_env=False, timeout=5.0) as client:
-            while self.is_alive:
-                if await self._answers(client):
-                    return
-                await asyncio.sleep(_POLL_S)
+        http = HttpExchanges(timeout_s=5.0)
+        while self.is_alive:
+            if await self._answers(http):
+                return
+            await asyncio.sleep(_POLL_S)
         raise self.ended()
 
     async def ended_by_itself(self) -> None:
@@ -233,16 +233,16 @@ class LlamaServer:
             permanent=False,
         )
 
-    async def _answers(self, client: httpx2.AsyncClient) -> bool:
+    async def _answers(self, http: HttpExchanges) -> bool:
         root = self.plan.base_url.removesuffix("/v1")
         key = {"authorization": f"Bearer {self.plan.api_key}"}
         try:
-            models = await client.get(f"{root}/v1/models", headers=key)
+            models = await http.ask("GET", f"{root}/v1/models", headers=key, most=0)
             # llama-server lists its model while it still loads; the Python server has no such page.
-            health = await client.get(f"{root}/health", headers=key)
-        except httpx2.HTTPError:
+            health = await http.ask("GET", f"{root}/health", headers=key, most=0)
+        except Unanswered:
             return False
-        return models.status_code == 200 and health.status_code in (200, 404)
+        return models.status == 200 and health.status in (200, 404)
 
     def _last_line(self) -> str:
         try:

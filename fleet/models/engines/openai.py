@@ -5,7 +5,6 @@ Source: OpenAI API reference, "Create chat completion" and its streaming events.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,13 +15,15 @@ from fleet.kernel.errors import ModelError, ModelUnavailable, ReplyMalformed, Re
 from fleet.models.chat import ChatRequest, TokenUsage
 from fleet.models.engine_config import HttpEngine
 from fleet.models.engines.factory import ApiKey
-from fleet.models.engines.server_model import EventStream, Partial, PartialUse, ServerChatModel
+from fleet.models.engines.server_model import EventStream, Partial, PartialUse, ServerChatModel, is_object
 from fleet.models.engines.status_errors import ServerAnswer, error_of, is_refused_key, is_too_large, shown, timed_out
 from fleet.models.presets import SchemaForm
 
 _SCHEMA = re.compile(r"response_format|json_schema|json_object|schema|grammar|guided", re.I)
 _MAX_NAMES = ("max_tokens", "max_completion_tokens")
 _FORMS: tuple[SchemaForm, ...] = ("json_schema", "json_object_schema", "json_object", "none")
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""Fields in which vLLM, llama.cpp and others send what a model thought, and take it back under the same name."""
 _OPTIONAL = ("temperature", "top_p", "seed", "stop", "stream_options")
 
 
@@ -30,13 +31,14 @@ class LearnedDialect:
     """Each refusal takes one step down, for all later requests of this process."""
 
     def __init__(self, engine: HttpEngine) -> None:
-        known = engine.dialect
+        dialect = engine.dialect
         self._engine = engine
-        self._known = known
-        self._max_name = known.max_tokens_name
+        self._known = dialect
+        self._max_name = dialect.max_tokens_name
         self._renamed = False
-        self._left_out: set[str] = set(known.left_out)
-        self._forms = list(_FORMS[_FORMS.index(known.schema_form) :])
+        self._left_out: set[str] = set(dialect.left_out)
+        self._refused_thoughts: set[str] = set()
+        self._forms = list(_FORMS[_FORMS.index(dialect.schema_form) :])
 
     def values(self, request: ChatRequest, model: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """The fields of a request."""
@@ -76,6 +78,11 @@ class LearnedDialect:
         if request.json_schema is not None and len(self._forms) > 1 and _SCHEMA.search(refusal):
             del self._forms[0]
             return True
+        sent = {part.form for message in request.messages for part in message.reasoning} - self._refused_thoughts
+        for name in sorted(sent, key=len, reverse=True):
+            if re.search(rf"\b{name}\b", refusal):
+                self._refused_thoughts.add(name)
+                return True
         for name in _OPTIONAL:
             if name not in self._left_out and re.search(rf"\b{name}\b", refusal):
                 self._left_out.add(name)
@@ -107,6 +114,10 @@ class LearnedDialect:
         plain: dict[str, Any] = {"role": message["role"], "content": message["content"]}
         if message["role"] == "tool":
             return {**plain, "tool_call_id": message["tool_use_id"] or ""}
+        for part in message.get("reasoning") or ():
+            # Templates that think between calls want it back; a server that refuses the field is not sent it again.
+            if part["engine"] == self._engine.engine_id and part["form"] not in self._refused_thoughts:
+                plain[part["form"]] = plain.get(part["form"], "") + part["text"]
         if uses := message.get("tool_uses"):
             plain["content"] = plain["content"] or None
             plain["tool_calls"] = [self._use(use) for use in uses]
@@ -117,14 +128,6 @@ class LearnedDialect:
         arguments = use["arguments"] if is_object(use["arguments"]) else "{}"
         function = {"name": use["name"], "arguments": arguments}
         return {"id": use["id"], "type": "function", "function": function, **self._known.tool_use_extra}
-
-
-def is_object(text: str) -> bool:
-    """Whether the text is one JSON object."""
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 _Make = Callable[[openai.OpenAIError, HttpEngine, str, dict[str, Any]], ModelError]
@@ -253,6 +256,10 @@ class OpenAIChatModel(ServerChatModel):
             partial.finish = choice.finish_reason or partial.finish
             if getattr(choice.delta, "refusal", None):
                 raise ReplyRefused(f"{self._where}: the model refused: {choice.delta.refusal[:200]}", **self._details)
+            for name in _THOUGHTS:
+                if isinstance(thought := getattr(choice.delta, name, None), str) and thought:
+                    partial.thinking(name).pieces.append(thought)
+                    break  # some servers send the same words under both names
             text = partial.add(choice.delta.content or "")
             for piece in choice.delta.tool_calls or ():
                 _add_use(piece, partial)

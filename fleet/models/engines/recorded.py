@@ -81,11 +81,11 @@ def place_of(request_id: str) -> str:
     parts = name.split("/")
     if parts[0].startswith("st-") and len(parts) > 1:
         parts = parts[1:]
-    found = [_IDS.sub(r"\1", part) for part in parts]
-    found = [
-        "tree" if _TREES.match(part) else _UNSAFE.sub("_", part)[:_MAX_SEGMENT].strip(".") or "_" for part in found
+    segments = [_IDS.sub(r"\1", part) for part in parts]
+    segments = [
+        "tree" if _TREES.match(part) else _UNSAFE.sub("_", part)[:_MAX_SEGMENT].strip(".") or "_" for part in segments
     ]
-    return "/".join([*found, *([f"call-{call}"] if call.isdecimal() and call != "1" else [])])
+    return "/".join([*segments, *([f"call-{call}"] if call.isdecimal() and call != "1" else [])])
 
 
 def present_toolchain() -> ToolVersions:
@@ -286,9 +286,9 @@ class RecordedChatModel:
         here = [one for _, one in recordings_in(self._directory / place)]
         nearest = _nearest(here or [one for _, one in recordings_in(self._directory)], request)
         hint = f"\nThe nearest recording differs at {nearest}" if nearest else ""
-        known = f"the recording has another request at {place}" if here else f"nothing is recorded at {place}"
+        what = f"the recording has another request at {place}" if here else f"nothing is recorded at {place}"
         return ModelUnavailable(
-            f"no recorded reply for request {request.digest} ({first}) in {self._directory}: {known}, of another text, "
+            f"no recorded reply for request {request.digest} ({first}) in {self._directory}: {what}, of another text, "
             "another version of the fleet, or other decisions at the gates. Start the story again with a model that "
             f"answers, or {_HOW}.{self._other_versions()}{hint}",
             request_digest=str(request.digest),
@@ -377,9 +377,9 @@ class RecordingChatModel:
     ) -> ChatReply:
         """See `ChatModel.complete`."""
         place = place_of(request_id)
-        known = await asyncio.to_thread(self._known, request, place)
-        if known is not None:
-            return known
+        recorded = await asyncio.to_thread(self._known, request, place)
+        if recorded is not None:
+            return recorded
         reply = await self._inner.complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag)
         if reply.finish_reason == "abort":
             return reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import ssl
 import time
@@ -11,15 +12,27 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator,
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import takewhile
 from typing import Any, Literal, Protocol, TypeVar
 
 import httpx2
 
 from fleet.kernel.errors import ContextTooLarge, ModelError, ModelUnavailable, ReplyMalformed, ReplyRefused
-from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, FinishReason, TokenUsage, ToolUse
+from fleet.models.chat import (
+    NO_TAG,
+    CallTag,
+    ChatChunk,
+    ChatReply,
+    ChatRequest,
+    FinishReason,
+    Reasoning,
+    TokenUsage,
+    ToolUse,
+)
 from fleet.models.engine_config import HttpEngine
 from fleet.models.engines.factory import ApiKey, GivenKey
 from fleet.models.engines.status_errors import ServerAnswer, error_of, shown, timed_out
+from fleet.models.routing.circuit import BusyMeter
 from fleet.telemetry.service import outgoing_traceparent
 
 T = TypeVar("T")
@@ -87,11 +100,22 @@ class PartialUse:
 
 
 @dataclass
+class PartialThought:
+    """A part of the reasoning that is still coming."""
+
+    form: str
+    place: int
+    pieces: list[str] = field(default_factory=list[str])
+    opaque: list[str] = field(default_factory=list[str])
+
+
+@dataclass
 class Partial:
     """What has arrived so far."""
 
     pieces: list[str] = field(default_factory=list[str])
     uses: list[PartialUse] = field(default_factory=list[PartialUse])
+    thoughts: list[PartialThought] = field(default_factory=list[PartialThought])
     finish: str | None = None
     model: str = ""
     usage: TokenUsage | None = None
@@ -120,12 +144,37 @@ class Partial:
             for n, use in enumerate(self.uses, 1)
         )
 
+    @property
+    def place(self) -> int:
+        """How many parts of the reply are there: its words, and the uses."""
+        return (1 if self.text.strip() else 0) + len(self.uses)
+
+    def thinking(self, form: str) -> PartialThought:
+        """The part of the reasoning that goes on; a new one where words or uses came after the last."""
+        if not self.thoughts or (self.thoughts[-1].form, self.thoughts[-1].place) != (form, self.place):
+            self.thoughts.append(PartialThought(form, self.place))
+        return self.thoughts[-1]
+
+    def reasoning(self, engine: str) -> tuple[Reasoning, ...]:
+        """What the model thought, as it came."""
+        thoughts = (
+            Reasoning(
+                engine=engine,
+                form=part.form,
+                text=sound("".join(part.pieces)),
+                opaque=sound("".join(part.opaque)),
+                place=part.place,
+            )
+            for part in self.thoughts
+        )
+        return tuple(part for part in thoughts if part.text or part.opaque)
+
     def counted(self, request: ChatRequest) -> TokenUsage:
         """Usage as the server counted it; else by pieces and by the length of the prompt, never as zero."""
         if self.usage is not None:
             return self.usage
         prompt = sum(len(message.content.encode("utf-8", "replace")) for message in request.messages)
-        written = len(self.pieces) + sum(len(use.pieces) for use in self.uses)
+        written = len(self.pieces) + sum(len(part.pieces) for part in (*self.uses, *self.thoughts))
         return TokenUsage(tokens_in=math.ceil(prompt / 3), tokens_out=written)
 
 
@@ -156,9 +205,9 @@ def finish_reason(reason: str | None, *, has_uses: bool, where: str, engine: str
         raise ReplyRefused(f"{where} withheld the reply: {word[:80]}", engine=engine)
     if word == "model_context_window_exceeded":
         raise ContextTooLarge(f"{where} filled its context; shorten the prompt", engine=engine)
-    found = _STOPS.get(word, "stop")
+    stop = _STOPS.get(word, "stop")
     # Some servers end a reply that calls tools like any other.
-    return "tool_use" if has_uses and found == "stop" else found
+    return "tool_use" if has_uses and stop == "stop" else stop
 
 
 _BASE_BYTES = 1_048_576
@@ -257,6 +306,8 @@ class ServerChatModel(ABC):
         self._http = bounded_client(engine)
         self._aborts: dict[str, asyncio.Event] = {}
         self._slots = asyncio.Semaphore(engine.max_concurrency)
+        # The server does not say how busy its GPUs are: of the calls of this process, each is charged its share.
+        self._meter = BusyMeter()
 
     async def complete(
         self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
@@ -274,22 +325,24 @@ class ServerChatModel(ABC):
         """See `ChatModel.stream`."""
         started = time.monotonic()
         aborted = self._aborts.setdefault(request_id, asyncio.Event())
-        partial = Partial()
+        partial, gpu_ms = Partial(), 0
         try:
             with self._translated(partial):
                 async with racing(aborted, started + timeout_s) as race:
                     await self._take_slot(race)
+                    mark = self._meter.begin(_now_ms())
                     try:
                         async with aclosing(self._pieces(request, partial, race)) as pieces:
                             async for text in pieces:
                                 yield ChatChunk(text=text)
                     finally:
+                        gpu_ms = round(self._meter.end(mark, _now_ms()) * self._engine.gpus)
                         self._slots.release()
         except Aborted:
             partial.finish = "abort"
         finally:
             self._aborts.pop(request_id, None)
-        yield ChatChunk(reply=self._reply(request, partial, started))
+        yield ChatChunk(reply=self._reply(request, partial, started, gpu_ms))
 
     async def abort(self, request_id: str) -> None:
         """See `ChatModel.abort`."""
@@ -416,16 +469,16 @@ class ServerChatModel(ABC):
             return self._model
         if self._model == "auto" and len(offered) == 1:
             return offered[0]
-        wanted = "which of them to use is not set" if self._model == "auto" else f"{self._model!r} is not among them"
+        what = "which of them to use is not set" if self._model == "auto" else f"{self._model!r} is not among them"
         raise ModelUnavailable(
             f"{self._where} offers {', '.join(offered[:20]) or 'no model'}; "
-            f"{wanted}: set {self._engine.model_env or '`model` in config/models.yaml'}",
+            f"{what}: set {self._engine.model_env or '`model` in config/models.yaml'}",
             engine=self._engine.engine_id,
             offered=offered[:20],
             permanent=True,
         )
 
-    def _reply(self, request: ChatRequest, partial: Partial, started: float) -> ChatReply:
+    def _reply(self, request: ChatRequest, partial: Partial, started: float, gpu_ms: int) -> ChatReply:
         engine = self._engine
         uses = partial.tool_uses
         return ChatReply(
@@ -438,8 +491,9 @@ class ServerChatModel(ABC):
             model=partial.model or self._model,
             revision=engine.revision,
             latency_ms=round((time.monotonic() - started) * 1000),
-            # A use that was cut off with the reply is no use: its arguments are not whole.
-            tool_uses=uses if partial.finish not in ("abort", "length", "max_tokens") else (),
+            tool_uses=_whole(uses) if partial.finish in ("abort", "length", "max_tokens") else uses,
+            reasoning=partial.reasoning(engine.engine_id),
+            gpu_ms=gpu_ms,
         )
 
     @contextmanager
@@ -449,12 +503,12 @@ class ServerChatModel(ABC):
         except (Aborted, ModelError):
             raise
         except Exception as error:
-            found = self._found(error, partial)
-            if found is None:
+            translated = self._found(error, partial)
+            if translated is None:
                 raise
-            hidden = self._hidden(found)
+            hidden = self._hidden(translated)
             # A server may repeat the key it refuses, and then the cause must not be shown either.
-            raise hidden from (error if hidden is found else None)
+            raise hidden from (error if hidden is translated else None)
 
     def _found(self, error: Exception, partial: Partial) -> ModelError | None:
         if isinstance(error, TimeoutError):
@@ -465,8 +519,8 @@ class ServerChatModel(ABC):
             return ModelUnavailable(
                 f"{what}; it does not keep to max_tokens, use another server", permanent=True, **self._details
             )
-        if (known := self._error_of(error)) is not None:
-            return known
+        if (translated := self._error_of(error)) is not None:
+            return translated
         if isinstance(error, httpx2.HTTPError):
             return ModelUnavailable(
                 f"{self._where}: the connection broke ({type(error).__name__}); try again, or look at the server's log",
@@ -491,6 +545,23 @@ class ServerChatModel(ABC):
         if "problems" in details:
             details["problems"] = [message]
         return type(error)(message, **details)
+
+
+def _now_ms() -> int:
+    return round(time.monotonic() * 1000)
+
+
+def _whole(uses: Sequence[ToolUse]) -> tuple[ToolUse, ...]:
+    """The uses of a reply that was cut off. One whose arguments are not whole is none, and nothing comes after it."""
+    return tuple(takewhile(lambda use: is_object(use.arguments), uses))
+
+
+def is_object(text: str) -> bool:
+    """Whether the text is one JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_offered(model: str, offered: Sequence[str]) -> bool:

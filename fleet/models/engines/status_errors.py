@@ -81,15 +81,15 @@ class ServerAnswer:
     """
 
     def __init__(self, text: str, *, status: int | None, headers: Mapping[str, str], body: object) -> None:
-        found = _error_in(_decoded(text, body))
-        message = _mapping(found).get("message")
+        document = _error_in(_decoded(text, body))
+        message = _mapping(document).get("message")
         self.wording = text[:_MAX_WORDING]
         """Everything that the server wrote, for the tables below."""
         self.text = shown(message if isinstance(message, str) and message else text)
         """What a person is shown."""
         self.headers = headers
-        self.error = found
-        self.status = status if status is not None and status != 200 else _status_in(found)
+        self.error = document
+        self.status = status if status is not None and status != 200 else _status_in(document)
         """Of the error, not of the stream that it came in."""
 
 

@@ -156,12 +156,12 @@ class VllmTokenSource:
             ) from error
 
     def _described(self, digest: str) -> LoadedModel:
-        known = self._llm.vllm_config
+        config = self._llm.vllm_config
         return LoadedModel(
             version=_version(),
             revision=f"sha256:{digest}" if digest else "",
-            max_context=int(known.model_config.max_model_len),
-            block_size=int(known.cache_config.block_size) if known.cache_config.enable_prefix_caching else 0,
+            max_context=int(config.model_config.max_model_len),
+            block_size=int(config.cache_config.block_size) if config.cache_config.enable_prefix_caching else 0,
         )
 
     def _check_tools(self) -> None:
@@ -185,15 +185,15 @@ class VllmTokenSource:
         )
 
     def _check_room(self, prompt_tokens: int, request: ChatRequest) -> None:
-        wanted = min(request.sampling.max_tokens, self._config.max_output)
+        most = min(request.sampling.max_tokens, self._config.max_output)
         room = self._config.max_context
-        if prompt_tokens + wanted > room:
+        if prompt_tokens + most > room:
             raise ContextTooLarge(
-                f"the prompt has {prompt_tokens} tokens and the reply may have {wanted}; engine "
+                f"the prompt has {prompt_tokens} tokens and the reply may have {most}; engine "
                 f"{self._config.engine_id!r} takes {room} together: shorten the prompt, or use an engine with more",
                 engine=self._config.engine_id,
                 prompt_tokens=prompt_tokens,
-                max_tokens=wanted,
+                max_tokens=most,
                 max_context=room,
             )
 
@@ -217,9 +217,9 @@ class VllmTokenSource:
         """The adapter that bears the name of the engine's model, else that of the role that asks."""
         from vllm.lora.request import LoRARequest
 
-        wanted = (self._config.model, tag.role)
+        labels = (self._config.model, tag.role)
         for number, adapter in enumerate(self._config.lora, start=1):
-            if adapter.name in wanted:
+            if adapter.name in labels:
                 return LoRARequest(adapter.name, number, adapter.path)
         return None
 

@@ -126,15 +126,15 @@ def template_tools(tools: Sequence[ToolOffer]) -> list[dict[str, Any]]:
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:
-    known: dict[str, Any] = {"role": message.role, "content": message.content}
+    sent: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_uses:
-        known["tool_calls"] = [
+        sent["tool_calls"] = [
             {"type": "function", "id": use.id, "function": {"name": use.name, "arguments": _read(use.arguments)}}
             for use in message.tool_uses
         ]
     if message.tool_use_id is not None:
-        known["tool_call_id"] = message.tool_use_id
-    return known
+        sent["tool_call_id"] = message.tool_use_id
+    return sent
 
 
 def _read(arguments: str) -> Any:

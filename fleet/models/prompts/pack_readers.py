@@ -40,7 +40,8 @@ class ReadingLink(Frozen):
     """One entry of a chain."""
 
     engine_id: str
-    max_tokens: int
+    max_tokens: int | None = None
+    """Of a reply, where the entry bounds it."""
 
 
 class ReadingChain(Frozen):
@@ -70,13 +71,13 @@ class PackReaders(Frozen):
         """
         chain = self.roles.get(role, self.default) if policy is None else self.policies.get(policy)
         links = _links(chain, profile) if chain is not None else ()
-        found = ((link, self.engines[link.engine_id]) for link in links if link.engine_id in self.engines)
+        readers = ((link, self.engines[link.engine_id]) for link in links if link.engine_id in self.engines)
         return tuple(
             PackReader(
                 engine.tokenizer,
-                engine.max_context - min(link.max_tokens, engine.max_output) - PROMPT_FRAME_TOKENS,
+                engine.max_context - min(link.max_tokens or engine.max_output, engine.max_output) - PROMPT_FRAME_TOKENS,
             )
-            for link, engine in found
+            for link, engine in readers
         )
 
 

@@ -20,6 +20,14 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 _PLACES = frozenset({"shared", "own", "persona", "form"})
 _WORK_LINE = "Work: "
 _MAX_QUOTED = 2000
+# Tags of our prompts, whoever writes them, and what chat templates of models take for the end of a turn or the begin of
+# another: engines read it as that wherever it stands.
+_OURS = r"<(?=\s*/?\s*(?:tool_result|context|your_input|persona|person_says)(?![\w-]))"
+_TEMPLATES = (
+    r"<(?=[|\uff5c][\w./\u2581-]{1,64}[|\uff5c]>|/s>|/?(?:start|end)_of_turn>|[be]os>|<SYS>>|</SYS>>"
+    r"|(?:pad|unk)>)|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT)\])"
+)
+_BREAKING = re.compile(f"(?i:{_OURS})|{_TEMPLATES}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +36,8 @@ class PromptTemplate:
 
     kind: str
     version: int
-    max_tokens: int
-    """Longest useful reply of this kind, in tokens."""
+    max_tokens: int | None
+    """Bound that the file sets on a reply, in tokens; None leaves it to the engine and the budget."""
     system: str
     user: str
     digest: Digest
@@ -58,12 +66,13 @@ class PromptSet:
     templates: Mapping[str, PromptTemplate]
     personas: Mapping[str, Persona]
 
-    def template(self, kind: str) -> PromptTemplate:
-        """The template of a kind; ConfigError when config/prompts has none."""
+    def template(self, kind: str, language: str | None = None) -> PromptTemplate:
+        """The template of a kind, or that of the kind in a language; ConfigError when config/prompts has none."""
+        name = f"{kind}.{language}" if language else kind
         try:
-            return self.templates[kind]
+            return self.templates[name]
         except KeyError:
-            raise ConfigError(f"config/prompts/{kind}.md is missing", file=f"prompts/{kind}.md") from None
+            raise ConfigError(f"config/prompts/{name}.md is missing", file=f"prompts/{name}.md") from None
 
     def persona(self, path: str) -> Persona:
         """The persona in this file; ConfigError when there is none."""
@@ -78,6 +87,8 @@ class PromptSet:
 def parse_prompts(files: Mapping[str, str]) -> PromptSet:
     """The prompts in these files (path below config/ -> text): `prompts/<kind>.md` are templates, all others personas.
 
+    `prompts/<kind>.<language>.md` is the template of the kind where the work is in that language.
+
     Raises:
         ConfigError: a file has no header, an unknown place, or a missing part; file and reason are named.
     """
@@ -85,8 +96,9 @@ def parse_prompts(files: Mapping[str, str]) -> PromptSet:
     personas: dict[str, Persona] = {}
     for path, text in sorted(files.items()):
         name = path.removeprefix("prompts/").removesuffix(".md")
-        if name in KINDS:
-            templates[name] = _parse_template(path, name, text)
+        kind = name.partition(".")[0]
+        if kind in KINDS:
+            templates[name] = _parse_template(path, kind, text)
         else:
             personas[path] = _parse_persona(path, text)
     return PromptSet(templates, personas)
@@ -104,7 +116,7 @@ def _parse_template(path: str, kind: str, text: str) -> PromptTemplate:
     return PromptTemplate(
         kind=kind,
         version=_number(path, header, "version"),
-        max_tokens=_number(path, header, "max_tokens"),
+        max_tokens=_number(path, header, "max_tokens") if "max_tokens" in header else None,
         system=parts[2].strip(),
         user=parts[4].strip(),
         digest=digest_of(text.encode()),
@@ -120,11 +132,11 @@ def _parse_persona(path: str, text: str) -> Persona:
 
 
 def _split_header(path: str, text: str) -> tuple[dict[str, str], str]:
-    found = _HEADER.match(text)
-    if found is None:
+    match = _HEADER.match(text)
+    if match is None:
         raise ConfigError(f"config/{path} must begin with a header between `---` lines", file=path)
-    pairs = (line.partition(":") for line in found.group(1).splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}, text[found.end() :]
+    pairs = (line.partition(":") for line in match.group(1).splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}, text[match.end() :]
 
 
 def _number(path: str, header: Mapping[str, str], name: str) -> int:
@@ -179,9 +191,13 @@ def _filled(paragraph: str, values: Mapping[str, str]) -> bool:
     return place is None or bool(values[place.group(1)])
 
 
+def as_data(text: str) -> str:
+    """The text as material: what would be a tag of ours or a token of a chat template begins with an entity instead."""
+    return _BREAKING.sub(lambda sign: "&lt;" if sign[0] == "<" else "&#91;", text)
+
+
 def _fenced(tag: str, data: str) -> str:
-    closed = re.sub(rf"<(?=/{tag}\b)", "&lt;", data.strip("\n"), flags=re.IGNORECASE)
-    return f"<{tag}>\n{closed}\n</{tag}>"
+    return f"<{tag}>\n{as_data(data.strip(chr(10)))}\n</{tag}>"
 
 
 def with_turns(request: ChatRequest, turns: Sequence[ChatMessage], tools: Sequence[ToolOffer]) -> ChatRequest:

@@ -102,9 +102,9 @@ def tool_uses_in(text: str, form: TextToolForm, offers: Sequence[ToolOffer]) -> 
     """The calls that a model wrote in its reply, if any. A broken call is a use too; its arguments are no JSON then."""
     if form == "object" and (answer := _answer_in(text)) is not None:
         return TextUses(answer, ())
-    found = _block_uses(text, offers) if form == "blocks" else _json_uses(text, offers)
+    spans = _block_uses(text, offers) if form == "blocks" else _json_uses(text, offers)
     pieces, uses, at = list[str](), list[ToolUse](), 0
-    for index, (start, end, name, arguments) in enumerate(found, 1):
+    for index, (start, end, name, arguments) in enumerate(spans, 1):
         pieces.append(text[at:start])
         uses.append(ToolUse(id=f"text-{index}", name=name, arguments=arguments))
         at = end
@@ -180,7 +180,7 @@ def _messages(messages: Sequence[ChatMessage], offer: str, form: TextToolForm) -
         content = "\n".join(part for part in written if part)
         if offer and index == 0 and message.role == "system":
             content = f"{content}\n\n{offer}"
-        yield ChatMessage(role=message.role, content=content)
+        yield ChatMessage(role=message.role, content=content, reasoning=message.reasoning)
     if results:
         yield ChatMessage(role="user", content="\n\n".join(results))
 
@@ -228,8 +228,8 @@ def _json_uses(text: str, offers: Sequence[ToolOffer]) -> Iterator[_Found]:
 
 
 def _next_start(text: str, at: int) -> int:
-    found = [i for i in (text.find("{", at), text.find("[", at)) if i >= 0]
-    return min(found, default=-1)
+    starts = [i for i in (text.find("{", at), text.find("[", at)) if i >= 0]
+    return min(starts, default=-1)
 
 
 def _calls_in(value: Any, names: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -324,9 +324,9 @@ def _typed(args: Mapping[str, str], schema: Mapping[str, Any]) -> str:
     properties: Mapping[str, Any] = schema.get("properties", {})
     values: dict[str, Any] = {}
     for name, text in args.items():
-        wanted = properties.get(name, {}).get("type", "string")
+        kind = properties.get(name, {}).get("type", "string")
         value = text.removesuffix("\n").removesuffix("\r")
-        values[name] = value if wanted == "string" else _json_or_text(value)
+        values[name] = value if kind == "string" else _json_or_text(value)
     return json.dumps(values, ensure_ascii=False)
 
 

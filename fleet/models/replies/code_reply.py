@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 from ast import parse
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from fleet.kernel.errors import InvalidInput, ReplyMalformed
 from fleet.trees.tree import check_path
@@ -148,6 +148,93 @@ def authored_tests(text: str, *, is_cut: bool = False) -> dict[str, Any]:
         problem = "the code block defines no test: write functions named test_..."
         raise ReplyMalformed(problem, problems=[problem])
     return {"code": code, "names": list(dict.fromkeys(_TEST_NAME.findall(code)))}
+
+
+TestLanguage = Literal["node", "go", "rust"]
+"""The languages beside Python in which tests are written."""
+
+
+class _TestForm(NamedTuple):
+    """What a test file of a language looks like."""
+
+    path: re.Pattern[str]
+    example: str
+    test: re.Pattern[str]
+    said: str
+
+
+_TEST_FORMS: Mapping[TestLanguage, _TestForm] = {
+    "node": _TestForm(
+        re.compile(r"(?!(?:.*/)?node_modules/).+\.test\.[cm]?js"),
+        "test/NAME.test.mjs",
+        re.compile(
+            r"^(?:await[ \t]+)?(?:test|it)\([ \t]*(?:'([^'\n]*)'|\"([^\"\n]*)\"|`([^`\n]*)`)[ \t]*,", re.MULTILINE
+        ),
+        "write top-level calls test('ac-1 ...', () => {...})",
+    ),
+    "go": _TestForm(
+        re.compile(r"(?!(?:.*/)?(?:vendor|testdata)/).+_test\.go"),
+        "FOLDER/NAME_test.go",
+        re.compile(r"^func[ \t]+(Test(?![a-z])\w+)[ \t]*\([ \t]*t[ \t]+\*testing\.T[ \t]*\)", re.MULTILINE),
+        "write functions func Test_ac_1_...(t *testing.T)",
+    ),
+    "rust": _TestForm(
+        re.compile(r"(?!(?:.*/)?target/)(?:.+/)?tests/[^/]+\.rs"),
+        "tests/NAME.rs",
+        re.compile(r"^#\[test\][ \t]*\n(?:#\[[^\n]*\][ \t]*\n)*fn[ \t]+(\w+)[ \t]*\([ \t]*\)", re.MULTILINE),
+        "write top-level functions fn ac_1_...() below #[test]",
+    ),
+}
+_PLAIN_NAME = re.compile(r"[\w .,:;()+=/-]{1,200}")
+_MOST_TESTS = 200
+
+
+def authored_test_file(text: str, language: TestLanguage) -> dict[str, Any]:
+    """`{"language", "path", "code", "names"}` of a test author's reply in another language than Python.
+
+    The names are all that will ever count: what else a run says of itself shows nothing.
+
+    Raises:
+        ReplyMalformed: no code block, not one file of tests, no path that a test file has, or no tests whose names are
+            plain and differ.
+    """
+    form = _TEST_FORMS[language]
+    blocks = code_blocks(text)
+    if not blocks:
+        problem = NO_CODE.replace("```python", f"```{language}")
+        raise ReplyMalformed(problem, problems=[problem])
+    found = [(block, _names(form, block.content)) for block in blocks]
+    files = [(block, names) for block, names in found if names]
+    if len(files) != 1:
+        problem = (
+            f"the code block defines no test: {form.said}"
+            if not files
+            else "several code blocks define tests: put all of them into one"
+        )
+        raise ReplyMalformed(problem, problems=[problem])
+    block, names = files[0]
+    problems = [f"{name[:80]!r} is no plain name of a test" for name in names if not _PLAIN_NAME.fullmatch(name)]
+    problems += [f"two tests are named {name[:80]!r}" for name in dict.fromkeys(names) if names.count(name) > 1]
+    if len(names) > _MOST_TESTS:
+        problems.append(f"more than {_MOST_TESTS} tests: write fewer")
+    path = (block.path or "").removeprefix("./")
+    if not form.path.fullmatch(path) or not _is_inside(path):
+        problems.append(f"the first line of the code block names its file: `// file: {form.example}`")
+    if problems:
+        raise ReplyMalformed("; ".join(problems), problems=problems)
+    return {"language": language, "path": path, "code": block.content, "names": names}
+
+
+def _names(form: _TestForm, code: str) -> list[str]:
+    return [next(group for group in found.groups() if group is not None) for found in form.test.finditer(code)]
+
+
+def _is_inside(path: str) -> bool:
+    try:
+        check_path(path)
+    except InvalidInput:
+        return False
+    return True
 
 
 def _whole_part(code: str) -> str:

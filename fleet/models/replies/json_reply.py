@@ -116,4 +116,4 @@ def normalise_output(text: str) -> str:
     plain = _PYTHON_PATH.sub("<python>/", plain)
     plain = _WORKSPACE_PATH.sub("", plain)
     plain = _HOST_PATH.sub(r"<path>/\1", plain)
-    return _LINE.sub(lambda found: found.group(1) * 10, _RULER.sub(r"\1\1\1 \2 \1\1\1", plain)).strip("\n")
+    return _LINE.sub(lambda match: match.group(1) * 10, _RULER.sub(r"\1\1\1 \2 \1\1\1", plain)).strip("\n")

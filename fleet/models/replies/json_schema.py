@@ -44,7 +44,7 @@ def schema_problems(value: Any, schema: Mapping[str, Any]) -> tuple[str, ...]:
         errors: list[ValidationError] = list(validator.iter_errors(value))
     except Unresolvable as error:
         raise InvalidInput(f"the schema of the reply refers to {error.ref[:200]!r}, which it does not hold") from error
-    return tuple(words for _, words in sorted(_findings(value, errors), key=lambda found: found[0]))[:_MAX_PROBLEMS]
+    return tuple(words for _, words in sorted(_findings(value, errors), key=lambda finding: finding[0]))[:_MAX_PROBLEMS]
 
 
 @lru_cache(maxsize=128)
@@ -69,8 +69,8 @@ def _findings(value: Any, errors: Sequence[ValidationError]) -> Iterator[_Findin
     for error in errors:
         place = tuple(error.absolute_path)
         at, position = _at(place), _position(value, place)
-        wanted: Any = error.validator_value
-        found: Any = error.instance
+        expected: Any = error.validator_value
+        instance: Any = error.instance
         match str(error.validator):
             case keyword if place in mistyped and keyword != "type":
                 continue
@@ -78,12 +78,12 @@ def _findings(value: Any, errors: Sequence[ValidationError]) -> Iterator[_Findin
                 continue  # the library has one error for each missing name, and does not say which
             case "required":
                 required.add(place)
-                for name in (name for name in wanted if name not in found):
+                for name in (name for name in expected if name not in instance):
                     yield (*position, 0, _RANK["required"]), f"{at}.{name} is missing"
-            case "additionalProperties" if wanted is False:
+            case "additionalProperties" if expected is False:
                 schema: Any = error.schema
                 properties = schema.get("properties", {})
-                for index, name in enumerate(found):
+                for index, name in enumerate(instance):
                     if name not in properties:
                         told = f"{at}.{name[:40]} is not expected; expected are {', '.join(properties)}"
                         yield (*position, index + 1), told
@@ -92,22 +92,22 @@ def _findings(value: Any, errors: Sequence[ValidationError]) -> Iterator[_Findin
 
 
 def _words(error: ValidationError, at: str) -> str:
-    wanted: Any = error.validator_value
+    expected: Any = error.validator_value
     value: Any = error.instance
     match str(error.validator):
         case "type":
-            return f"{at} must be {_article(wanted)}, not {_short(value)}"
+            return f"{at} must be {_article(expected)}, not {_short(value)}"
         case "enum":
-            return f"{at} must be one of {', '.join(_short(item) for item in wanted)}, not {_short(value)}"
+            return f"{at} must be one of {', '.join(_short(item) for item in expected)}, not {_short(value)}"
         case "const":
-            return f"{at} must be {_short(wanted)}, not {_short(value)}"
+            return f"{at} must be {_short(expected)}, not {_short(value)}"
         case "uniqueItems":
             return f"{at} must not repeat an item"
         case "pattern":
-            return f"{at} must match {wanted}, not {_short(value)}"
+            return f"{at} must match {expected}, not {_short(value)}"
         case keyword if keyword in _BOUNDS:
             bound, unit = _BOUNDS[keyword]
-            return f"{at} {f'has {len(value)}{unit}' if unit else f'is {value}'}, the {bound} is {wanted}"
+            return f"{at} {f'has {len(value)}{unit}' if unit else f'is {value}'}, the {bound} is {expected}"
         case "anyOf" | "oneOf" if error.context:
             return f"{at} fits no form: {' or '.join(dict.fromkeys(_forms(error)))}"
         case _:
@@ -129,11 +129,11 @@ def _at(place: tuple[Any, ...]) -> str:
 
 def _position(value: Any, place: tuple[Any, ...]) -> tuple[int, ...]:
     """Where the place lies among its neighbours, from the top: findings are told in the order of the reply."""
-    found = list[int]()
+    places = list[int]()
     for part in place:
-        found.append((part if isinstance(part, int) else list(value).index(part)) + 1)
+        places.append((part if isinstance(part, int) else list(value).index(part)) + 1)
         value = value[part]
-    return tuple(found)
+    return tuple(places)
 
 
 def _short(value: Any) -> str:
@@ -141,8 +141,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _article(wanted: Any) -> str:
-    names: list[str] = [wanted] if isinstance(wanted, str) else list(wanted)
+def _article(kinds: Any) -> str:
+    names: list[str] = [kinds] if isinstance(kinds, str) else list(kinds)
     return " or ".join(f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names)
 
 

@@ -7,9 +7,9 @@ from typing import Any, Literal, assert_never
 
 from fleet.kernel.errors import ReplyMalformed
 from fleet.models.acting.reply import act_reply
-from fleet.models.chat import FinishReason, ToolOffer, ToolUse
+from fleet.models.chat import FinishReason, Reasoning, ToolOffer, ToolUse
 from fleet.models.replies.change_reply import change_of
-from fleet.models.replies.code_reply import authored_tests, edits_of
+from fleet.models.replies.code_reply import TestLanguage, authored_test_file, authored_tests, edits_of
 from fleet.models.replies.json_reply import json_object
 from fleet.models.replies.json_schema import schema_problems
 from fleet.models.replies.session_reply import session_reply
@@ -45,10 +45,13 @@ def parse_reply(
     new_paths: Sequence[str] = (),
     uses: Sequence[ToolUse] = (),
     offers: Sequence[ToolOffer] = (),
+    reasoning: Sequence[Reasoning] = (),
+    language: TestLanguage | None = None,
 ) -> dict[str, Any]:
     """The reply's value: edits for draft, repair and change, code and names for tests, the JSON object for all others.
 
-    For act it is an `ActReply`, for engineer a `SessionReply`.
+    For act it is an `ActReply`, for engineer a `SessionReply`. Tests of a `language` are one file of it; without one
+    they are Python.
 
     Raises:
         ReplyMalformed: the reply was cut off, or is not of the form; `problems` lists what to show the model (MB-6).
@@ -62,18 +65,22 @@ def parse_reply(
         case "change":
             return change_of(text)
         case "tests":
-            return _tests(text, is_cut=is_cut)
+            return _tests(text, is_cut=is_cut, language=language)
         case "act":
             return act_reply(text, uses, offers).model_dump(mode="json")
         case "engineer":
-            return session_reply(text, finish_reason, uses).model_dump(mode="json")
+            return session_reply(text, finish_reason, uses, reasoning).model_dump(mode="json")
         case "propose" | "critique" | "vote" | "derive" | "review" | "document" | "advise" | "summarize":
             return _structured(text, json_schema or {"type": "object"})
         case _:
             assert_never(kind)
 
 
-def _tests(text: str, *, is_cut: bool) -> dict[str, Any]:
+def _tests(text: str, *, is_cut: bool, language: TestLanguage | None) -> dict[str, Any]:
+    if language is not None:
+        if is_cut:
+            raise ReplyMalformed(CUT_OFF, problems=[CUT_OFF])
+        return authored_test_file(text, language)
     try:
         return authored_tests(text, is_cut=is_cut)
     except ReplyMalformed as error:

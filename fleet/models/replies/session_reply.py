@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from fleet.kernel.types import Frozen
-from fleet.models.chat import FinishReason, ToolUse
+from fleet.models.chat import FinishReason, Reasoning, ToolUse
+from fleet.redaction.redact import redact
 
 MAX_TEXT_CHARS = 200_000
 """Of the words of one reply; what an engine sends beyond is cut off."""
 MAX_USES = 32
 """Uses of one reply that are kept."""
 MAX_ARGUMENTS_CHARS = 1_048_576
+MAX_REASONING_CHARS = 1_048_576
 _TOO_LONG = "the arguments were too long to be kept"
 """Stands for arguments beyond the limit; it is no JSON, so that the use is answered as one that cannot be read."""
+
+
+def _is_empty(value: object) -> bool:
+    return not value
 
 
 class SessionReply(Frozen):
@@ -27,9 +35,20 @@ class SessionReply(Frozen):
     is_cut: bool = False
     """It ended at its length limit, so that its last use may be half."""
     uses: tuple[ToolUse, ...] = ()
+    reasoning: tuple[Reasoning, ...] = Field(default=(), exclude_if=_is_empty)
+    """What the engine wants back with the reply, as it came; never shown."""
 
 
-def session_reply(text: str, finish_reason: FinishReason, uses: Sequence[ToolUse]) -> SessionReply:
+def _kept_reasoning(parts: Sequence[Reasoning]) -> tuple[Reasoning, ...]:
+    """All of it or nothing: an API refuses a part of what it signed, and a secret must not be kept."""
+    size = sum(len(part.text) + len(part.opaque) for part in parts)
+    is_secret = any(redact(part.text).text != part.text for part in parts)
+    return () if size > MAX_REASONING_CHARS or is_secret else tuple(parts)
+
+
+def session_reply(
+    text: str, finish_reason: FinishReason, uses: Sequence[ToolUse], reasoning: Sequence[Reasoning] = ()
+) -> SessionReply:
     """The reply within what is kept of one; each use has an id of its own."""
     kept = [
         use.model_copy(
@@ -41,4 +60,9 @@ def session_reply(text: str, finish_reason: FinishReason, uses: Sequence[ToolUse
         )
         for number, use in enumerate(uses[:MAX_USES], 1)
     ]
-    return SessionReply(text=text[:MAX_TEXT_CHARS], is_cut=finish_reason == "length", uses=tuple(kept))
+    return SessionReply(
+        text=text[:MAX_TEXT_CHARS],
+        is_cut=finish_reason == "length",
+        uses=tuple(kept),
+        reasoning=_kept_reasoning(reasoning),
+    )

@@ -52,8 +52,8 @@ def arguments_of(use: ToolUse, offers: Sequence[ToolOffer]) -> dict[str, Any] | 
     """The arguments of a use as they were offered, or what is wrong with them (MB-14)."""
     offer = next((offer for offer in offers if offer.name == use.name), None)
     if offer is None:
-        known = ", ".join(offer.name for offer in offers) or "none"
-        return _problem(use, f"there is no tool {use.name[:80]!r}; the tools are: {known}")
+        names = ", ".join(offer.name for offer in offers) or "none"
+        return _problem(use, f"there is no tool {use.name[:80]!r}; the tools are: {names}")
     try:
         args = _arguments(use.arguments)
     except (ValueError, RecursionError) as error:
@@ -72,8 +72,8 @@ def parse_tool_use(use: ToolUse, offers: Sequence[ToolOffer]) -> ToolCall | Tool
     try:
         return ToolCall(tool=tool, op=op, args=args)
     except ValidationError as error:
-        found = "; ".join(item["msg"] for item in error.errors()[:3])
-        return _problem(use, f"the arguments of {use.name} are wrong: {found}")
+        problems = "; ".join(item["msg"] for item in error.errors()[:3])
+        return _problem(use, f"the arguments of {use.name} are wrong: {problems}")
 
 
 def _problem(use: ToolUse, text: str) -> ToolProblem:
@@ -95,10 +95,10 @@ def _wrong_arguments(args: dict[str, Any], schema: Mapping[str, Any]) -> tuple[s
     properties: Mapping[str, Any] = schema.get("properties", {})
     unknown = sorted(set(args) - set(properties))
     if unknown and schema.get("additionalProperties") is not True:
-        known = ", ".join(properties) or "none"
-        return (f"unknown {', '.join(name[:40] for name in unknown[:5])}; the arguments are: {known}",)
+        names = ", ".join(properties) or "none"
+        return (f"unknown {', '.join(name[:40] for name in unknown[:5])}; the arguments are: {names}",)
     try:
-        return tuple(found.removeprefix("reply.") for found in schema_problems(args, schema))
+        return tuple(problem.removeprefix("reply.") for problem in schema_problems(args, schema))
     except InvalidInput:
         # A schema of a third party that is none: the tool itself checks what it is called with.
         return tuple(f"{name} is missing" for name in schema.get("required", ()) if name not in args)

@@ -179,16 +179,16 @@ def fit_max_tokens(
 
 def _rooms(used: Spend, limits: BudgetLimits, *, prompt_tokens: int, price: Price | None) -> Mapping[BudgetLimit, int]:
     """The reply tokens that each limited quantity leaves."""
-    found: dict[BudgetLimit, int] = {}
+    rooms: dict[BudgetLimit, int] = {}
     if limits.tokens is not None:
-        found["tokens"] = limits.tokens - used.tokens - prompt_tokens
+        rooms["tokens"] = limits.tokens - used.tokens - prompt_tokens
     if limits.output_tokens is not None:
-        found["output_tokens"] = limits.output_tokens - used.output_tokens
+        rooms["output_tokens"] = limits.output_tokens - used.output_tokens
     if limits.cost_microusd is not None and price is not None:
         room = affordable_tokens(price, max(0, limits.cost_microusd - used.cost_microusd), tokens_in=prompt_tokens)
         if room is not None:
-            found["cost_microusd"] = room
-    return found
+            rooms["cost_microusd"] = room
+    return rooms
 
 
 def spent_out(totals: BudgetTotals, limits: BudgetLimits) -> BudgetLimit | None:
@@ -201,11 +201,11 @@ def spent_out(totals: BudgetTotals, limits: BudgetLimits) -> BudgetLimit | None:
 
 def crossings(before: Spend, after: Spend, limits: BudgetLimits) -> tuple[Crossing, ...]:
     """The limits that this change took past 80 % or 100 %, each reported once (MB-25)."""
-    found: list[Crossing] = []
+    crossed: list[Crossing] = []
     for name, limit in limits.bound:
         old, new = before.of(name), after.of(name)
         if old < limit <= new:
-            found.append(Crossing(name, "exhausted"))
+            crossed.append(Crossing(name, "exhausted"))
         elif old * 5 < limit * 4 <= new * 5 and new < limit:
-            found.append(Crossing(name, "warning"))
-    return tuple(found)
+            crossed.append(Crossing(name, "warning"))
+    return tuple(crossed)

@@ -5,19 +5,16 @@ Pure: the order depends on the calls and the times given, and on nothing else.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from fleet.models.chat import ChatRequest, Priority
 
 ORDER: tuple[Priority, ...] = ("person", "story", "batch")
-QUANTUM = 1024
-"""Tokens that a tenant of weight 1 may take in one turn."""
 AGED_AFTER_MS = 15_000
 """A call that has waited so long behind more urgent ones gets a share of the engine all the same."""
-LARGEST = 256 * QUANTUM
+LARGEST = 262_144
 """A larger call counts as one of so many tokens."""
 PASSES = 3
 """So many calls may pass an aged one; then it is served. A person waits for one more call at most by this."""
@@ -34,6 +31,8 @@ class Ticket:
     tokens: int
     """Estimate of prompt and reply together, from 1 to `LARGEST`."""
     arrived_ms: int
+    finish: float
+    """Where its tenant's share ends with it: the lowest of a priority is served first."""
 
 
 class Admitted(NamedTuple):
@@ -49,67 +48,6 @@ class Full(NamedTuple):
     waiting: int
 
 
-@dataclass(slots=True)
-class _Tenant:
-    deficit: int
-    waiting: dict[int, Ticket] = field(default_factory=dict[int, Ticket])
-
-
-class _Level:
-    """The calls of one priority: tenants in turn by deficit round robin (Shreedhar and Varghese, 1995)."""
-
-    def __init__(self, weights: Mapping[str, int]) -> None:
-        self._weights = weights
-        self._ring: OrderedDict[str, _Tenant] = OrderedDict()
-        self.arrivals: dict[int, Ticket] = {}
-
-    def add(self, ticket: Ticket) -> None:
-        tenant = self._ring.get(ticket.tenant)
-        if tenant is None:
-            tenant = self._ring[ticket.tenant] = _Tenant(self._share(ticket.tenant))
-        tenant.waiting[ticket.number] = ticket
-        self.arrivals[ticket.number] = ticket
-
-    def remove(self, ticket: Ticket) -> None:
-        del self.arrivals[ticket.number]
-        tenant = self._ring[ticket.tenant]
-        del tenant.waiting[ticket.number]
-        if not tenant.waiting:
-            del self._ring[ticket.tenant]
-
-    def take(self) -> Ticket:
-        """The first call of the tenant whose turn it is; there must be one."""
-        while True:
-            name, tenant = next(iter(self._ring.items()))
-            first = next(iter(tenant.waiting.values()))
-            if tenant.deficit >= first.tokens:
-                self.charge(first)
-                return first
-            tenant.deficit += self._share(name)
-            self._ring.move_to_end(name)
-
-    def charge(self, ticket: Ticket) -> None:
-        """The call is taken out, at the cost of its tenant's share."""
-        self._ring[ticket.tenant].deficit -= ticket.tokens
-        self.remove(ticket)
-
-    def oldest(self) -> Ticket | None:
-        return next(iter(self.arrivals.values()), None)
-
-    def held_by(self, tenant: str) -> int:
-        return len(self._ring[tenant].waiting) if tenant in self._ring else 0
-
-    def youngest_of_the_longest(self) -> Ticket:
-        longest = max(self._ring.values(), key=lambda tenant: len(tenant.waiting))
-        return next(reversed(longest.waiting.values()))
-
-    def counts(self) -> dict[str, int]:
-        return {name: len(tenant.waiting) for name, tenant in self._ring.items()}
-
-    def _share(self, tenant: str) -> int:
-        return QUANTUM * max(1, self._weights.get(tenant, 1))
-
-
 class FairQueue:
     """The calls that wait for one engine.
 
@@ -121,6 +59,8 @@ class FairQueue:
         max_waiting: more calls than this never wait. When all places are taken, an arrival displaces a less urgent
             call, or one of a tenant that holds at least two places more; otherwise it is refused.
         weights: shares of tenants; 1 where none is given.
+
+    Source: self-clocked fair queueing (Golestani, 1994).
     """
 
     def __init__(
@@ -128,12 +68,16 @@ class FairQueue:
     ) -> None:
         self._max_waiting = max_waiting
         self._aged_after_ms = aged_after_ms
-        self._levels: dict[Priority, _Level] = {name: _Level(weights or {}) for name in ORDER}
+        self._weights = weights or {}
+        self._lines: dict[tuple[Priority, str], dict[int, Ticket]] = {}
+        """The calls of each tenant in one priority; never an empty line."""
+        self._served = dict.fromkeys(ORDER, 0.0)
+        """The finish of the call that was served last: who comes now begins there."""
         self._numbers = 0
         self._passes = 0
 
     def __len__(self) -> int:
-        return sum(len(level.arrivals) for level in self._levels.values())
+        return sum(map(len, self._lines.values()))
 
     def offer(self, tenant: str, priority: Priority, *, tokens: int, now_ms: int) -> Admitted | Full:
         """The call waits from now on, unless there is no room for it. `now_ms` never goes back."""
@@ -144,48 +88,54 @@ class FairQueue:
                 return Full(len(self))
             self.remove(displaced)
         self._numbers += 1
-        ticket = Ticket(self._numbers, tenant, priority, max(1, min(tokens, LARGEST)), now_ms)
-        self._levels[priority].add(ticket)
+        tokens = max(1, min(tokens, LARGEST))
+        line = self._lines.setdefault((priority, tenant), {})
+        begin = _youngest(line).finish if line else self._served[priority]
+        finish = begin + tokens / max(1, self._weights.get(tenant, 1))
+        ticket = line[self._numbers] = Ticket(self._numbers, tenant, priority, tokens, now_ms, finish)
         return Admitted(ticket, displaced)
 
     def take(self, *, now_ms: int) -> Ticket | None:
         """The call to serve next, which waits no longer; None when none waits."""
-        level = next((level for level in self._levels.values() if level.arrivals), None)
-        if level is None:
+        heads = [next(iter(line.values())) for line in self._lines.values()]
+        first = min(heads, key=_turn, default=None)
+        if first is None:
             return None
-        aged = self._aged(now_ms, besides=level)
-        if aged is not None and self._passes >= PASSES:
+        behind = [ticket for ticket in heads if ticket.priority != first.priority]
+        oldest = min(behind, key=lambda ticket: ticket.number, default=None)
+        is_aged = oldest is not None and now_ms - oldest.arrived_ms >= self._aged_after_ms
+        if oldest is not None and is_aged and self._passes >= PASSES:
             self._passes = 0
-            self._levels[aged.priority].charge(aged)
-            return aged
-        self._passes = self._passes + 1 if aged is not None else 0
-        return level.take()
+            self.remove(oldest)
+            return oldest
+        self._passes = self._passes + 1 if is_aged else 0
+        self._served[first.priority] = first.finish
+        self.remove(first)
+        return first
 
     def remove(self, ticket: Ticket) -> None:
         """The call waits no longer: it was ended or ran out of time. It must be waiting."""
-        self._levels[ticket.priority].remove(ticket)
-
-    def counts(self) -> dict[tuple[Priority, str], int]:
-        """How many calls wait, by priority and tenant."""
-        return {
-            (name, tenant): count for name, level in self._levels.items() for tenant, count in level.counts().items()
-        }
-
-    def _aged(self, now_ms: int, *, besides: _Level) -> Ticket | None:
-        """The oldest less urgent call, if it has waited for long."""
-        oldest = [level.oldest() for level in self._levels.values() if level is not besides]
-        first = min((ticket for ticket in oldest if ticket is not None), key=lambda t: t.number, default=None)
-        return first if first is not None and now_ms - first.arrived_ms >= self._aged_after_ms else None
+        line = self._lines[ticket.priority, ticket.tenant]
+        del line[ticket.number]
+        if not line:
+            del self._lines[ticket.priority, ticket.tenant]
 
     def _weaker_than(self, tenant: str, priority: Priority) -> Ticket | None:
-        for name in reversed(ORDER[ORDER.index(priority) + 1 :]):
-            if self._levels[name].arrivals:
-                return self._levels[name].youngest_of_the_longest()
-        level = self._levels[priority]
-        if not level.arrivals:
+        """The youngest call of the longest line of the least urgent ones, where it has to give up its place."""
+        lowest = max((name for name, _ in self._lines), key=ORDER.index)
+        if ORDER.index(lowest) < ORDER.index(priority):
             return None
-        candidate = level.youngest_of_the_longest()
-        return candidate if level.held_by(candidate.tenant) > level.held_by(tenant) + 1 else None
+        line = max((line for (name, _), line in self._lines.items() if name == lowest), key=len)
+        own = self._lines.get((priority, tenant), {})
+        return _youngest(line) if lowest != priority or len(line) > len(own) + 1 else None
+
+
+def _turn(ticket: Ticket) -> tuple[int, float, int]:
+    return ORDER.index(ticket.priority), ticket.finish, ticket.number
+
+
+def _youngest(line: dict[int, Ticket]) -> Ticket:
+    return line[next(reversed(line))]
 
 
 def estimate_call(request: ChatRequest) -> int:

@@ -107,8 +107,8 @@ class RateLimiter:
         return self._tenants.get(tenant, self._tenants.get("*"))
 
     def _wait_ms(self, name: str, cap: RateCap | None, need: RateNeed, now_ms: int, ahead: Iterable[RateNeed]) -> int:
-        found = self._of(name, cap, need, now_ms, ahead)
-        return max((bucket.wait_ms(amount, now_ms, before) for bucket, amount, before in found), default=0)
+        needs = self._of(name, cap, need, now_ms, ahead)
+        return max((bucket.wait_ms(amount, now_ms, before) for bucket, amount, before in needs), default=0)
 
     def _of(
         self, name: str, cap: RateCap | None, need: RateNeed, now_ms: int, ahead: Iterable[RateNeed]

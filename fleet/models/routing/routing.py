@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fleet.models.profiles import Chain
+from fleet.models.profiles import Chain, ChainEntry
+from fleet.models.routing.budget import MIN_USEFUL_TOKENS
 
 BACKOFF_MS = 500
 """First wait before the same engine is asked again; doubles with each failure (MB-4)."""
@@ -42,6 +43,12 @@ class Exhausted:
     reason: str
 
 
+_SHORT_WORK = frozenset({"act", "critique", "vote", "review", "summarize"})
+"""Kinds of work whose reply is a verdict or a few lines, however able the engine is."""
+_SHORT_SHARE = 3
+_WORK_OF_ENGINEERS = frozenset({"engineer", "change"})
+
+
 class Skip(NamedTuple):
     """An entry that is never asked for this step, and why (MB-3)."""
 
@@ -54,19 +61,37 @@ def estimate_tokens(text: str) -> int:
     return len(text.encode()) // 3 + 1
 
 
+def reply_room(kind: str, link: ChainEntry, *, prompt_tokens: int) -> int:
+    """How long a reply to this kind of work may be on the engine, in tokens (MB-44).
+
+    It is the engine's longest reply, a third of it for a verdict or a few lines, within what the prompt leaves of the
+    window. An estimate of the prompt may be too high, so a useful reply is always asked for.
+    """
+    # An entry's bound was made for replies of one piece; the whole of a large file is one call of a session.
+    own = None if kind in _WORK_OF_ENGINEERS else link.entry.max_tokens
+    longest = min(link.max_output, own or link.max_output)
+    if kind in _SHORT_WORK:
+        longest = max(min(longest, MIN_USEFUL_TOKENS), longest // _SHORT_SHARE)
+    return min(longest, max(MIN_USEFUL_TOKENS, link.max_context - prompt_tokens))
+
+
 def skips_for(chain: Chain, *, prompt_tokens: int, max_tokens: int, needs_schema: bool) -> Mapping[int, Skip]:
     """The entries that cannot serve the step: context or step limit too small, or no schema where one is required."""
-    found: dict[int, Skip] = {}
+    whole = [prompt_tokens + min(max_tokens, link.entry.max_tokens or link.max_output) for link in chain.entries]
+    holds = [needed <= link.max_context for needed, link in zip(whole, chain.entries, strict=True)]
+    skips: dict[int, Skip] = {}
     for index, link in enumerate(chain.entries):
-        needed = prompt_tokens + min(max_tokens, link.entry.max_tokens)
+        # A reply is cut down to what the window leaves where no later engine has room for all of it.
+        least = prompt_tokens + min(max_tokens, link.max_output, MIN_USEFUL_TOKENS)
+        needed = whole[index] if any(holds[index:]) else least
         limit = link.entry.max_tokens_per_step
         if needed > link.max_context:
-            found[index] = Skip(link.engine_id, f"context of {link.max_context} tokens is below the {needed} needed")
+            skips[index] = Skip(link.engine_id, f"context of {link.max_context} tokens is below the {needed} needed")
         elif limit is not None and needed > limit:
-            found[index] = Skip(link.engine_id, f"limit of {limit} tokens for a step is below the {needed} needed")
+            skips[index] = Skip(link.engine_id, f"limit of {limit} tokens for a step is below the {needed} needed")
         elif needs_schema and link.entry.json_schema == "required" and "json_schema" not in link.capabilities:
-            found[index] = Skip(link.engine_id, "a JSON schema is required and the engine cannot keep to one")
-    return found
+            skips[index] = Skip(link.engine_id, "a JSON schema is required and the engine cannot keep to one")
+    return skips
 
 
 def backoff_ms(failures: int, *, key: str) -> int:

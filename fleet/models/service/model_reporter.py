@@ -56,8 +56,7 @@ def figures_of_engine(replica: str, info: EngineInfo, queue: QueueStats) -> Mode
 def _queued(row: ModelFigures, queue: QueueStats | None) -> ModelFigures:
     if queue is None:
         return row
-    rejected = queue.refused + queue.timed_out + queue.limited
-    waits = {"waiting": queue.waiting, "served": queue.served, "wait_ms": queue.queue_ms, "rejected": rejected}
+    waits = {"waiting": queue.waiting, "served": queue.served, "wait_ms": queue.queue_ms, "rejected": queue.rejected}
     return row.model_copy(update={"running": queue.running, **waits})
 
 

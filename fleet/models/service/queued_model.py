@@ -9,37 +9,28 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ModelTimeout, ModelUnavailable, RateLimited
-from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, Priority, TokenUsage
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, TokenUsage
 from fleet.models.engine_config import ActorEngine, HttpEngine, PluginEngine
 from fleet.models.port import ChatModel
 from fleet.models.routing.fair_queue import AGED_AFTER_MS, Admitted, FairQueue, Ticket, estimate_call
 from fleet.models.routing.rate import HeldCall, RateLimiter, RateLine, RateNeed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class QueueStats:
     """What one queue holds and did since it began."""
 
     running: int = 0
     waiting: int = 0
-    waiting_by: tuple[tuple[Priority, str, int], ...] = ()
-    """Calls that wait, by priority and tenant."""
     served: int = 0
     """Calls that got their turn."""
-    refused: int = 0
-    """Calls that were told to come later, those that were displaced included."""
-    displaced: int = 0
-    timed_out: int = 0
-    """Calls whose time ran out before their turn."""
-    aborted: int = 0
-    """Calls that were ended before their turn."""
-    limited: int = 0
-    """Calls that were told to come later by a rate cap."""
+    rejected: int = 0
+    """Calls that the queue or a rate cap told to come later, and those whose time ran out before their turn."""
     queue_ms: int = 0
     """Sum of all waits of calls that were served."""
 
@@ -151,17 +142,6 @@ class _Waiting:
 
 
 @dataclass(slots=True)
-class _Counts:
-    served: int = 0
-    refused: int = 0
-    displaced: int = 0
-    timed_out: int = 0
-    aborted: int = 0
-    limited: int = 0
-    queue_ms: int = 0
-
-
-@dataclass(slots=True)
 class _Turn:
     """A call that may begin, or that was ended before."""
 
@@ -203,9 +183,8 @@ class QueuedModel:
         """Those that a rate cap holds."""
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_ms = 0
-        self._running = 0
         self._mean_ms = 0.0
-        self._counts = _Counts()
+        self._stats = QueueStats()
 
     async def complete(
         self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
@@ -261,25 +240,13 @@ class QueuedModel:
 
     def stats(self) -> QueueStats:
         """What waits and runs now, and what happened so far."""
-        counts, held = self._counts, self._queue.counts()
-        return QueueStats(
-            running=self._running,
-            waiting=len(self._queue),
-            waiting_by=tuple((priority, tenant, count) for (priority, tenant), count in held.items()),
-            served=counts.served,
-            refused=counts.refused,
-            displaced=counts.displaced,
-            timed_out=counts.timed_out,
-            aborted=counts.aborted,
-            limited=counts.limited,
-            queue_ms=counts.queue_ms,
-        )
+        return replace(self._stats, waiting=len(self._queue))
 
     async def _enter(self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag) -> _Turn:
         """The turn of the call, with a slot taken unless it was aborted."""
-        if self._running < self.max_concurrency and not self._waiting and self.limiter.is_unlimited:
-            self._running += 1
-            self._counts.served += 1
+        if self._stats.running < self.max_concurrency and not self._waiting and self.limiter.is_unlimited:
+            self._stats.running += 1
+            self._stats.served += 1
             return _Turn()
         over = asyncio.get_running_loop().create_future()
         entry = _Waiting(request_id, self.clock.monotonic_ms(), over)
@@ -297,11 +264,10 @@ class QueuedModel:
         queue_ms = self.clock.monotonic_ms() - entry.arrived_ms
         if entry.is_aborted:
             self._withdraw(entry)
-            self._counts.aborted += 1
             return _Turn(queue_ms, is_aborted=True)
         self._forget(entry)
-        self._counts.served += 1
-        self._counts.queue_ms += queue_ms
+        self._stats.served += 1
+        self._stats.queue_ms += queue_ms
         return _Turn(queue_ms)
 
     async def _hold(self, entry: _Waiting, tag: CallTag, tokens: int, timeout_s: float) -> None:
@@ -312,7 +278,7 @@ class QueuedModel:
         try:
             await self._gate.enter(tag, tokens=tokens, longest_ms=round(timeout_s * 500), over=entry.over)
         except RateLimited:
-            self._counts.limited += 1
+            self._stats.rejected += 1
             raise
         finally:
             self._held.discard(entry)
@@ -322,7 +288,7 @@ class QueuedModel:
         now_ms = self.clock.monotonic_ms()
         admitted = self._queue.offer(tag.tenant, tag.priority, tokens=tokens, now_ms=now_ms)
         if not isinstance(admitted, Admitted):
-            self._counts.refused += 1
+            self._stats.rejected += 1
             raise self._come_later()
         if admitted.displaced is not None:
             self._displace(admitted.displaced)
@@ -360,8 +326,7 @@ class QueuedModel:
             self._set_alarm(min(left))
 
     def _displace(self, ticket: Ticket) -> None:
-        self._counts.refused += 1
-        self._counts.displaced += 1
+        self._stats.rejected += 1
         displaced = self._waiting[ticket.number]
         self._forget(displaced)
         displaced.refusal = self._come_later()
@@ -382,24 +347,24 @@ class QueuedModel:
         if not self._forget(entry):
             return
         if entry.has_slot:
-            self._running -= 1
+            self._stats.running -= 1
             self._serve()
         elif entry.ticket is not None:
             self._queue.remove(entry.ticket)
 
     def _forget(self, entry: _Waiting) -> bool:
         """Whether the call was among those that wait, or that have a slot and did not go on yet. It no longer is."""
-        known = entry.ticket is not None and self._waiting.pop(entry.ticket.number, None) is not None
+        was_queued = entry.ticket is not None and self._waiting.pop(entry.ticket.number, None) is not None
         if not self._waiting and self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        return known
+        return was_queued
 
     def _too_late(self, timeout_s: float) -> ModelTimeout:
-        self._counts.timed_out += 1
+        self._stats.rejected += 1
         return ModelTimeout(
             f"engine {self.engine!r} had no room within {timeout_s:g} s: {len(self._queue)} calls wait and "
-            f"{self._running} run; come again later, or give the engine more replicas",
+            f"{self._stats.running} run; come again later, or give the engine more replicas",
             engine=self.engine,
             waiting=len(self._queue),
             retry_after_s=self._retry_after_s(),
@@ -409,15 +374,15 @@ class QueuedModel:
     def _leave(self, started_ms: int) -> None:
         took = self.clock.monotonic_ms() - started_ms
         self._mean_ms = took if not self._mean_ms else (1 - _SMOOTHING) * self._mean_ms + _SMOOTHING * took
-        self._running -= 1
+        self._stats.running -= 1
         self._serve()
 
     def _serve(self) -> None:
-        while self._running < self.max_concurrency:
+        while self._stats.running < self.max_concurrency:
             ticket = self._queue.take(now_ms=self.clock.monotonic_ms())
             if ticket is None:
                 return
-            self._running += 1
+            self._stats.running += 1
             entry = self._waiting[ticket.number]
             entry.has_slot = True
             _done(entry)

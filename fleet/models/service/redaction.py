@@ -32,9 +32,9 @@ def redacted_request(chat: ChatRequest) -> tuple[ChatRequest, Counter[str]]:
     counts = Counter[str]()
 
     def plain(text: str) -> str:
-        found = redact(text)
-        counts.update(found.counts)
-        return found.text
+        redacted = redact(text)
+        counts.update(redacted.counts)
+        return redacted.text
 
     def message_of(message: ChatMessage) -> ChatMessage:
         uses = tuple(use.model_copy(update={"arguments": plain(use.arguments)}) for use in message.tool_uses)
@@ -47,10 +47,10 @@ def redacted_request(chat: ChatRequest) -> tuple[ChatRequest, Counter[str]]:
         return tool.model_copy(update={"description": plain(tool.description), "parameters": parameters})
 
     def schema_of(schema: dict[str, Any] | None) -> dict[str, Any] | None:
-        found = redact_json(schema)
-        for row in redacted_fields(schema or {}, found or {}):
+        redacted = redact_json(schema)
+        for row in redacted_fields(schema or {}, redacted or {}):
             counts[row.kind] += row.count
-        return found
+        return redacted
 
     messages, tools = tuple(map(message_of, chat.messages)), tuple(map(offer_of, chat.tools))
     kept = {"messages": messages, "tools": tools, "json_schema": schema_of(chat.json_schema)}

@@ -19,7 +19,16 @@ from fleet.models.port import AgentAnswer, AgentRequest, ChatModel, PassedOver
 from fleet.models.profiles import Chain, ChainEntry, ModelsConfig
 from fleet.models.prompts.prompt import PromptSet, build_request, seat_persona, with_problems, with_turns
 from fleet.models.replies.replies import parse_reply
-from fleet.models.routing.routing import Attempt, Call, Exhausted, Skip, estimate_tokens, next_call, skips_for
+from fleet.models.routing.routing import (
+    Attempt,
+    Call,
+    Exhausted,
+    Skip,
+    estimate_tokens,
+    next_call,
+    reply_room,
+    skips_for,
+)
 from fleet.models.service.redaction import redacted_chat, redacted_value
 from fleet.models.usage import cost_of
 from fleet.policy.roles import Role
@@ -127,7 +136,7 @@ class RoleAgent:
     def _slow_last(self, chain: Chain) -> tuple[Chain, tuple[Skip, ...]]:
         """The chain with engines that were too slow behind the others, and which those are (MB-8)."""
         now_ms = self._clock.monotonic_ms()
-        self._slow = {name: found for name, found in self._slow.items() if found[0] > now_ms}
+        self._slow = {name: until for name, until in self._slow.items() if until[0] > now_ms}
         slow = [link for link in chain.entries if link.engine_id in self._slow]
         quick = [link for link in chain.entries if link.engine_id not in self._slow]
         if not slow or not quick:
@@ -137,23 +146,23 @@ class RoleAgent:
 
     def _skips(self, work: _Work) -> Mapping[int, Skip]:
         chat = self._chat_request(work.request, work.chain.entries[0])
-        found = skips_for(
+        skips = skips_for(
             work.chain,
             prompt_tokens=_prompt_tokens(work.request, chat),
             max_tokens=chat.sampling.max_tokens,
             needs_schema=work.request.json_schema is not None,
         )
-        return {**self._refused(work), **found}
+        return {**self._refused(work), **skips}
 
     def _refused(self, work: _Work) -> Mapping[int, Skip]:
         """The entries whose engine is known to be down; the chain does not wait for them (MB-3)."""
-        found: dict[int, Skip] = {}
+        skips: dict[int, Skip] = {}
         for index, link in enumerate(work.chain.entries):
             refusal = self._refusal(link.engine_id)
             if refusal is not None:
-                found[index] = Skip(link.engine_id, refusal.message)
+                skips[index] = Skip(link.engine_id, refusal.message)
                 work.come_later_s.append(int(refusal.details.get("retry_after_s", 1)))
-        return found
+        return skips
 
     async def _try(self, work: _Work, call: Call) -> AgentAnswer | None:
         """The answer, or None after a failure that was noted in `work`."""
@@ -217,6 +226,8 @@ class RoleAgent:
                 new_paths=request.new_paths,
                 uses=reply.tool_uses,
                 offers=request.tools,
+                reasoning=reply.reasoning,
+                language=request.language,
             )
         except ModelError as error:
             _note(work, call, error, link, stored=stored, reply=reply)
@@ -238,16 +249,12 @@ class RoleAgent:
         )
 
     def _chat_request(self, request: AgentRequest, link: ChainEntry) -> ChatRequest:
-        template = self._prompts.template(request.kind)
+        template = self._prompts.template(request.kind, request.language)
         entry, asked = link.entry, request.sampling
-        longest = min(template.max_tokens, entry.max_tokens)
-        if request.kind in ("engineer", "change"):
-            # What an engineer may write is bound by its engine and its budget: the whole of a large file is one call.
-            longest = self._policies.engine(link.engine_id).max_output
         sampling = Sampling(
             temperature=entry.temperature or asked.temperature,
             top_p=entry.top_p or asked.top_p,
-            max_tokens=min(asked.max_tokens, longest),
+            max_tokens=asked.max_tokens,
             seed=asked.seed,
             stop=asked.stop,
         )
@@ -260,7 +267,10 @@ class RoleAgent:
             json_schema=request.json_schema,
             constrain=entry.json_schema != "off",
         )
-        return with_turns(chat, request.turns, request.tools) if request.turns or request.tools else chat
+        chat = with_turns(chat, request.turns, request.tools) if request.turns or request.tools else chat
+        longest = reply_room(request.kind, link, prompt_tokens=_prompt_tokens(request, chat))
+        most = min(asked.max_tokens, longest, template.max_tokens or longest)
+        return chat.model_copy(update={"sampling": sampling.model_copy(update={"max_tokens": most})})
 
 
 def _prompt_tokens(request: AgentRequest, chat: ChatRequest) -> int:
@@ -298,16 +308,16 @@ def _note(
 
 def _passed_over(work: _Work, link: ChainEntry, reply: ChatReply) -> tuple[PassedOver, ...]:
     """Why other engines did not answer, and which calls of this one failed before (MB-3)."""
-    found = [
+    passed = [
         PassedOver(skip.engine_id, skip.reason, asked=False) for skip in work.slow if skip.engine_id != link.engine_id
     ]
     for index, entry in enumerate(work.chain.entries):
         if index in work.skips:
-            found.append(PassedOver(entry.engine_id, work.skips[index].reason, asked=False))
+            passed.append(PassedOver(entry.engine_id, work.skips[index].reason, asked=False))
         # The engine that answered has the name that it has in the reply.
         name = reply.engine if entry.engine_id == link.engine_id else entry.engine_id
-        found += [PassedOver(name, attempt.code) for attempt in work.attempts if attempt.entry == index]
-    return tuple(found)
+        passed += [PassedOver(name, attempt.code) for attempt in work.attempts if attempt.entry == index]
+    return tuple(passed)
 
 
 def _final(work: _Work, decision: Exhausted) -> _Failure:

@@ -55,16 +55,16 @@ class UsageLogs:
         }
 
     async def _look(self, name: str, log: UsageLog) -> None:
-        known = self._known.setdefault(name, deque(maxlen=_KEPT))
-        last = known[-1] if known else None
+        kept = self._known.setdefault(name, deque(maxlen=_KEPT))
+        last = kept[-1] if kept else None
         try:
             async with asyncio.timeout(_WAIT_S):
                 # One that is known already comes first, unless the log began anew or lost its start meanwhile.
-                found = await log.usage(after=last.number - 1 if last else 0)
-                if last is not None and found[:1] == (last,):
-                    found = found[1:]
+                later = await log.usage(after=last.number - 1 if last else 0)
+                if last is not None and later[:1] == (last,):
+                    later = later[1:]
                 elif last is not None:
-                    found = await log.usage()
+                    later = await log.usage()
         except (FleetError, TimeoutError):
             return
-        known.extend(found)
+        kept.extend(later)

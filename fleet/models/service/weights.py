@@ -54,15 +54,15 @@ class WeightsKeeper:
             ModelUnavailable: it is missing or not whole (`reason` missing_weights), or its digest differs
                 (wrong_digest): it is not loaded. Says how to fetch it.
         """
-        found = await self._store.look(weights, thorough=True)
-        if found.state == "present":
-            return found.path
-        if found.state == "wrong_digest":
+        stored = await self._store.look(weights, thorough=True)
+        if stored.state == "present":
+            return stored.path
+        if stored.state == "wrong_digest":
             raise ModelUnavailable(
-                f"{found.path} is not the file that is pinned by sha256 {weights.sha256}: nothing is loaded; "
+                f"{stored.path} is not the file that is pinned by sha256 {weights.sha256}: nothing is loaded; "
                 f"`fleet models pull {engine}` fetches it again",
                 engine=engine,
-                file=found.path,
+                file=stored.path,
                 reason="wrong_digest",
                 permanent=True,
             )
@@ -85,10 +85,10 @@ class WeightsKeeper:
             ConfigError: a source gave another file; nothing of it is kept.
             StoreFull: there is too little room; said before anything is fetched, if it can be known.
         """
-        if (found := await self._store.look(weights)).state == "present":
-            return Pulled(found.path, found.bytes_here, 0)
-        if found.state == "wrong_digest":
-            told(0, f"{found.path} is damaged: it is fetched again")
+        if (stored := await self._store.look(weights)).state == "present":
+            return Pulled(stored.path, stored.bytes_here, 0)
+        if stored.state == "wrong_digest":
+            told(0, f"{stored.path} is damaged: it is fetched again")
         async with self._store.claim(weights) as draft:
             # Another process may have brought it while this one waited.
             other = await self._store.look(weights)

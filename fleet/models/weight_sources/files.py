@@ -152,16 +152,16 @@ class _FileDraft:
         self.close()
         part, weights = _part(self._path), self._weights
         with _disk_errors(part):
-            found = sha256_of(part) if part.exists() else hashlib.sha256().hexdigest()
-            if found != weights.sha256:
+            digest = sha256_of(part) if part.exists() else hashlib.sha256().hexdigest()
+            if digest != weights.sha256:
                 part.unlink(missing_ok=True)
                 self._size = 0
                 raise ConfigError(
-                    f"{weights.file} has sha256 {found}, but {weights.sha256} is pinned: what was fetched is removed; "
+                    f"{weights.file} has sha256 {digest}, but {weights.sha256} is pinned: what was fetched is removed; "
                     "pull again, and if it happens again the source no longer holds this file",
                     file=weights.file,
                     expected=weights.sha256,
-                    found=found,
+                    found=digest,
                 )
             _to_disk(part)
             part.replace(self._path)
@@ -185,8 +185,8 @@ def _part(path: Path) -> Path:
 
 
 def _stamp(path: Path) -> dict[str, int]:
-    found = path.stat()
-    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "inode": found.st_ino}
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
 
 
 def _stamp_file(path: Path) -> Path:

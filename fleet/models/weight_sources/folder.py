@@ -27,18 +27,18 @@ def digest_of_path(path: Path) -> str:
 
 def check_digest(path: Path, expected: str | None, *, engine: str) -> str:
     """The digest of what lies at the path. Raises ModelUnavailable when another one is expected."""
-    found = digest_of_path(path)
-    if expected is not None and found != expected:
+    digest = digest_of_path(path)
+    if expected is not None and digest != expected:
         raise ModelUnavailable(
-            f"the weights of engine {engine!r} at {path} have sha256 {found}, but path_sha256 says {expected}: get the "
-            "right ones, or correct path_sha256 in config/models.yaml",
+            f"the weights of engine {engine!r} at {path} have sha256 {digest}, but path_sha256 says {expected}: get "
+            "the right ones, or correct path_sha256 in config/models.yaml",
             engine=engine,
             reason="wrong_digest",
             expected=expected,
-            found=found,
+            found=digest,
             permanent=True,
         )
-    return found
+    return digest
 
 
 def present(path: Path, *, engine: str) -> Path:

@@ -49,8 +49,8 @@ def _first_byte(response: httpx2.Response, source: UrlSource) -> int:
     match response.status_code:
         case 200:
             return 0
-        case 206 if found := _RANGE.match(response.headers.get("content-range", "")):
-            return int(found[1])
+        case 206 if match := _RANGE.match(response.headers.get("content-range", "")):
+            return int(match[1])
         case 404 | 410:
             raise _failed(source, "has no such file (404): correct the address in models.yaml", is_permanent=True)
         case 401 | 403:

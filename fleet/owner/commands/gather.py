@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from fleet.context.scope import scopes_for
 from fleet.kernel.errors import ArtifactNotFound, PolicyDenied
@@ -70,6 +70,7 @@ async def gather_call(bench: Workbench, asked: InvokeTool | StartRun, facts: Fac
         epoch=journal.epoch,
         has_tools=bench.tools is not None,
         platform=await journal.platform.state() if journal.platform is not None else None,
+        budgets=journal.budgeting.limits,
     )
     facts = replace(facts, gathered=gathered)
     judged = asked.judge(state, facts)
@@ -132,9 +133,10 @@ def _digests(value: Any) -> Iterator[Digest]:
     if isinstance(value, Digest):
         yield value
     elif isinstance(value, Mapping):
-        yield from (found for item in value.values() for found in _digests(item))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        yield from _digests(list(cast("Mapping[str, Any]", value).values()))
     elif isinstance(value, list | tuple):
-        yield from (found for item in value for found in _digests(item))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        for item in cast("Sequence[Any]", value):
+            yield from _digests(item)
 
 
 async def _is_stored(bench: Workbench, subject: Digest) -> bool:

@@ -36,6 +36,7 @@ from fleet.story.commands.text import CreateStory
 from fleet.story.evolve.story import fold
 from fleet.story.lifecycle import RIGORS
 from fleet.story.state import StoryState
+from fleet.trees.port import BlobStore
 
 RolesOf = Callable[[Principal], frozenset[str]]
 _TRIES = 3
@@ -102,7 +103,8 @@ class CommandHandler:
             try:
                 payloads = await self._decide(bench, command, asked, caller)
             except RefusedOnRecord as refused:
-                await bench.journal.record(refused.name, *await _stored(bench, refused.records), actor=caller.principal)
+                records = await stored(bench.blobs, refused.records)
+                await bench.journal.record(refused.name, *records, actor=caller.principal)
                 if refused.noticed is not None:
                     await bench.journal.record(*refused.noticed)
                 raise refused.error from None
@@ -133,8 +135,8 @@ class CommandHandler:
         """What the command records; the documents that its events name are stored."""
         facts = await self._facts(bench, command, asked, caller)
         if isinstance(asked, CreateStory):
-            return await _stored(bench, asked.decide(bench.state if bench.journal.exists else None, facts))
-        payloads = await _stored(bench, asked.decide(bench.state, facts))
+            return await stored(bench.blobs, asked.decide(bench.state if bench.journal.exists else None, facts))
+        payloads = await stored(bench.blobs, asked.decide(bench.state, facts))
         if isinstance(asked, Cancel):
             await end_calls(bench)
         return payloads
@@ -173,9 +175,9 @@ class CommandHandler:
                 return facts
 
 
-async def _stored(bench: Workbench, outcome: Outcome) -> tuple[Payload, ...]:
+async def stored(blobs: BlobStore, outcome: Outcome) -> tuple[Payload, ...]:
     """The events of an outcome, once the attachments that they name are stored."""
     for one in outcome:
         if isinstance(one, Attachment):
-            await bench.blobs.put(one.data)
+            await blobs.put(one.data)
     return tuple(one for one in outcome if not isinstance(one, Attachment))

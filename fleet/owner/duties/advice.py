@@ -74,7 +74,7 @@ def plan_form(bench: Workbench, asked: KeptRequest) -> dict[str, Any]:
 
 def evidence_of_plan(bench: Workbench, candidate: str, value: dict[str, Any], asked: KeptRequest) -> Evidence:
     """A plan is checked by the rules of every plan, and by what the request demands (CN-31, PL-20, PL-30)."""
-    found = validate_derivation(
+    validated = validate_derivation(
         {"tasks": value["tasks"]},
         acceptance_ids=tuple(EntityId(name) for name, _ in asked.criteria),
         decision_ids=[k for k, d in bench.state.decisions.items() if d.status == "ACCEPTED"],
@@ -83,7 +83,7 @@ def evidence_of_plan(bench: Workbench, candidate: str, value: dict[str, Any], as
     )
     met = {str(entry["ref"]) for entry in value.get("addressed", ()) if str(entry["how"]).strip()}
     gates = (
-        EvidenceGate(name="plan", ok=isinstance(found, DerivedPlan)),
+        EvidenceGate(name="plan", ok=isinstance(validated, DerivedPlan)),
         EvidenceGate(name="requirements", ok={name for name, _ in asked.requirements} <= met),
     )
     return _evidence(candidate, gates, cluster=digest_of_json(value["tasks"]).hex[:16])
@@ -108,8 +108,12 @@ def evidence_of_subject(state: StoryState, subject: Digest) -> Evidence:
     if report is not None:
         gates.append(EvidenceGate(name="build", ok=report.summary.build_ok is True, run_id=report.run_id))
         gates.append(EvidenceGate(name="verdict", ok=passing_tree(state, subject), run_id=report.run_id))
-    found = _evidence(SUBJECT_ID, tuple(gates), cluster=subject.hex[:16])
-    return found if report is None else found.model_copy(update={"tree_digest": subject, "run_ids": (report.run_id,)})
+    evidence = _evidence(SUBJECT_ID, tuple(gates), cluster=subject.hex[:16])
+    return (
+        evidence
+        if report is None
+        else evidence.model_copy(update={"tree_digest": subject, "run_ids": (report.run_id,)})
+    )
 
 
 def _evidence(candidate: str, gates: tuple[EvidenceGate, ...], *, cluster: str) -> Evidence:

@@ -68,7 +68,6 @@ async def _ask(sitting: Sitting, duty: OwedBallot) -> tuple[Ballot, int]:
             shared=sitting.asked,
             own=shown + problem,
             schema=ballot_schema(paper.labels),
-            max_tokens=400,
             temperature="0",
         )
         spent += answer.usage.tokens_in + answer.usage.tokens_out
@@ -83,10 +82,10 @@ async def _ask(sitting: Sitting, duty: OwedBallot) -> tuple[Ballot, int]:
 async def _candidate_text(sitting: Sitting, candidate: str) -> str:
     """What a voter sees of a candidate: its content and its evidence, never its author."""
     version = sitting.state.version(candidate)
-    found = version.evidence
-    assert found is not None, "only what was measured is on a ballot"
+    measured = version.evidence
+    assert measured is not None, "only what was measured is on a ballot"
     if sitting.opened.kind == "gate":
-        checks = ", ".join(f"{g.name} {'ok' if g.ok else 'failed'}" for g in found.gates)
+        checks = ", ".join(f"{g.name} {'ok' if g.ok else 'failed'}" for g in measured.gates)
         return f"{await gate_councils.text_of(sitting, version.digest)}\nChecks: {checks}"
     value = await sitting.load(version.digest)
     if not sitting.is_code:
@@ -98,5 +97,5 @@ async def _candidate_text(sitting: Sitting, candidate: str) -> str:
             lines.append(f"critique ({critique['severity']}): {critique['problem']}")
         return "\n".join(lines)
     code = await code_of(sitting, version.digest)
-    lint = f", {found.lint_errors} lint errors" if found.lint_errors else ""
-    return f"{code}\nTests passed: {found.trusted_passed} of {found.trusted_total}{lint}"
+    lint = f", {measured.lint_errors} lint errors" if measured.lint_errors else ""
+    return f"{code}\nTests passed: {measured.trusted_passed} of {measured.trusted_total}{lint}"

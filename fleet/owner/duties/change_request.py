@@ -87,7 +87,7 @@ async def _sent(bench: Workbench, target: ChangeTarget, change: ChangeRequest, c
 
 async def _once(bench: Workbench, target: ChangeTarget, change: ChangeRequest, commit: str) -> dict[str, Any]:
     bench.journal.admit()
-    found = await target.changes.open_or_update(change)
+    change_request = await target.changes.open_or_update(change)
     bench.journal.admit()
     score = _score(bench.state)
     await target.changes.set_status(
@@ -96,23 +96,28 @@ async def _once(bench: Workbench, target: ChangeTarget, change: ChangeRequest, c
         state=_STATES.get(score[0], CommitState.ERROR),
         description=_verdict(bench.state),
     )
-    return {"number": found.number, "link": found.link, "outcome": _outcome(found), "summary": _summary(found)}
+    return {
+        "number": change_request.number,
+        "link": change_request.link,
+        "outcome": _outcome(change_request),
+        "summary": _summary(change_request),
+    }
 
 
-def _outcome(found: OpenedChange | EndedChange) -> str:
-    match found:
+def _outcome(change: OpenedChange | EndedChange) -> str:
+    match change:
         case OpenedChange():
             return "open"
         case EndedChange():
-            return "merged" if found.is_merged else "closed"
+            return "merged" if change.is_merged else "closed"
 
 
-def _summary(found: OpenedChange | EndedChange) -> str:
-    match _outcome(found):
+def _summary(change: OpenedChange | EndedChange) -> str:
+    match _outcome(change):
         case "open":
-            return f"Review change request {found.number}: {found.link}"
+            return f"Review change request {change.number}: {change.link}"
         case outcome:
-            return f"Change request {found.number} was {outcome} by somebody and stays so: {found.link}"
+            return f"Change request {change.number} was {outcome} by somebody and stays so: {change.link}"
 
 
 def _change(state: StoryState, target: ChangeTarget) -> ChangeRequest:

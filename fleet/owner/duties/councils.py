@@ -44,6 +44,7 @@ from fleet.models.replies.replies import critique_schema, proposal_schema
 from fleet.models.routing.budget import BudgetLimits, BudgetTotals, spent_out
 from fleet.owner.council_pools import council_rules
 from fleet.owner.duties import advice, ballots, estimates, evidence, verdicts
+from fleet.owner.duties.authored import described_tree, language_of_tests
 from fleet.owner.duties.members import Sitting, ask_member, material, task_paths, unless_final
 from fleet.owner.duties.summaries import keep_summaries
 from fleet.owner.duties.texts import SittingPacks, source_paths
@@ -302,7 +303,7 @@ class _Form(NamedTuple):
 
     kind: WorkKind
     schema: dict[str, Any] | None
-    max_tokens: int = 800
+    max_tokens: int | None = None
 
 
 async def _form(sitting: Sitting) -> _Form:
@@ -312,7 +313,7 @@ async def _form(sitting: Sitting) -> _Form:
         return _Form("draft", None)
     asked = await advice.kept_request(bench, sitting.record)
     if asked is not None and sitting.opened.output_kind == "text":
-        return _Form("advise", advice.draft_form(asked), max_tokens=2000)
+        return _Form("advise", advice.draft_form(asked))
     if asked is not None and sitting.opened.output_kind == "plan":
         most = bench.rules.planning.derivation.max_output_tokens
         return _Form("derive", advice.plan_form(bench, asked), max_tokens=most)
@@ -353,8 +354,8 @@ async def _worked(sitting: Sitting, member: RosterMember, name: str) -> DraftRec
     """The candidate of a member whose work is a tree."""
     # A session has always had the name of the draft; a reply of this form is another step than one of definitions.
     step = name if member.strategy == "session" else f"{name}/change"
-    found = await authors.propose(sitting, member, step=step)
-    return _received(sitting, member, found.candidate, tokens=found.tokens)
+    proposal = await authors.propose(sitting, member, step=step)
+    return _received(sitting, member, proposal.candidate, tokens=proposal.tokens)
 
 
 def _received(sitting: Sitting, member: RosterMember, candidate: Digest, *, tokens: int) -> DraftReceived:
@@ -377,6 +378,11 @@ async def _tests(sitting: Sitting, member: RosterMember) -> None:
     """The test author sees story, interface and the code as it is, never a draft (CN-23)."""
     bench = sitting.bench
     payload: TestsAuthored | DraftFailed
+    tree = sitting.opened.subject_digest
+    language = await language_of_tests(bench, tree) if tree is not None and sitting.is_code else None
+    own = await _interface(bench)
+    if tree is not None and language is not None:
+        own = "\n\n".join(part for part in (own, await described_tree(bench, tree, language)) if part)
     try:
         answer = await ask_member(
             bench,
@@ -385,8 +391,8 @@ async def _tests(sitting: Sitting, member: RosterMember) -> None:
             "tests",
             step="tests",
             shared=sitting.shared,
-            own=await _interface(bench),
-            max_tokens=900,
+            own=own,
+            language=language,
         )
         payload = TestsAuthored(
             council_id=sitting.council_id,
@@ -426,7 +432,6 @@ async def _critique(sitting: Sitting, duty: OwedCritique) -> None:
             shared=sitting.shared,
             own=json.dumps(draft, indent=1, sort_keys=True),
             schema=critique_schema(),
-            max_tokens=200,
             temperature="0.2",
         )
         value = answer.value

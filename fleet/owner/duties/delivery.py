@@ -14,12 +14,12 @@ from fleet.events.workspace import DocFile, DocsProduced
 from fleet.forge.port import Commit
 from fleet.kernel.errors import ModelError
 from fleet.kernel.ids import Digest, EntityId
-from fleet.models.chat import Sampling
+from fleet.models.chat import AS_LONG_AS_FITS, Sampling
 from fleet.models.port import AgentRequest
 from fleet.models.replies.replies import document_schema
 from fleet.owner.duties.change_request import open_change_request
 from fleet.owner.duties.checkpoints import checkpoint
-from fleet.owner.duties.procedure import measure, workspace_of
+from fleet.owner.duties.procedure import criteria_evidence, measure, workspace_of
 from fleet.owner.duties.push import push_to_source
 from fleet.owner.duties.summaries import keep_summary
 from fleet.owner.duties.tasks import commit_tree
@@ -53,7 +53,7 @@ async def produce_docs(bench: Workbench, intent: ProduceDocs) -> None:
         commit = merged.commit if merged else None
         await measure(bench, tree, prefix=f"{prefix}/measure", task_id=None, commit=commit)
     docs = tuple([DocFile(path=p, artifact_digest=await bench.blobs.put(t.encode())) for p, t in files.items()])
-    produced = DocsProduced(docs=docs, tree_digest=tree, criteria=_criteria(bench, tree))
+    produced = DocsProduced(docs=docs, tree_digest=tree, criteria=criteria_evidence(bench, tree))
     # One append: a tree that moved without its documents would be documented again after a crash, on top of itself.
     name = f"{prefix}/produced"
     payloads: list[Payload] = [merged, produced] if merged else [produced]
@@ -70,22 +70,6 @@ async def _written(bench: Workbench, tree: Digest, files: Mapping[str, str], pre
     if applied.tree is None:
         raise ModelError(f"the documents could not be written: {'; '.join(applied.problems)}")
     return applied.tree
-
-
-def _criteria(bench: Workbench, tree: Digest) -> dict[EntityId, tuple[str, ...]]:
-    state = bench.state
-    run = state.reports[tree].run_id
-    found: dict[EntityId, tuple[str, ...]] = {}
-    for criterion in bench.criteria:
-        tasks = [t for t in state.tasks.values() if criterion.ac_id in t.task.acceptance_refs and t.state == "done"]
-        runs = [
-            state.scores[t.candidate_tree].run_id
-            for t in tasks
-            if t.candidate_tree and t.candidate_tree in state.scores
-        ]
-        if tasks:
-            found[criterion.ac_id] = (run, *dict.fromkeys(runs))
-    return found
 
 
 async def _documents(bench: Workbench, prefix: str) -> dict[str, str]:
@@ -158,7 +142,7 @@ async def _narrative(bench: Workbench, prefix: str) -> str:
         principal=DESIGNER.principal,
         shared=await pack_text(bench, "designer", "DOCS", None),
         own="",
-        sampling=Sampling(temperature="0", max_tokens=400, seed=1),
+        sampling=Sampling(temperature="0", max_tokens=AS_LONG_AS_FITS, seed=1),
         model=bench.model,
         json_schema=document_schema(),
     )

@@ -14,6 +14,7 @@ from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ConfigError
 from fleet.kernel.ids import Digest, EntityId, RunKey, StepId
 from fleet.kernel.types import ProbeResult
+from fleet.owner.duties.checkpoints import save_checkpoint
 from fleet.owner.duties.gates import fix_task_id, record_park
 from fleet.owner.journal.steps import Probe, Work
 from fleet.owner.workbench import Workbench, seat, together
@@ -90,11 +91,11 @@ async def _window(
     ends, samples = clock.monotonic_ms() + check.window_s * 1000, list[HealthSample]()
     while True:
         samples.append(await deployments.sample(environment, check))
-        found = judged(check, samples)
+        verdict = judged(check, samples)
         left_s = (ends - clock.monotonic_ms()) / 1000
         # A number only grows within its window: what is over the threshold stays so.
-        if not found.ok or ends_early or left_s <= 0:
-            return found
+        if not verdict.ok or ends_early or left_s <= 0:
+            return verdict
         await clock.sleep(min(check.interval_s, left_s))
 
 
@@ -124,9 +125,11 @@ async def deploy(bench: Workbench, intent: Deploy) -> None:
         return _told(await deployments.deploy(placed), key)
 
     async def look() -> ProbeResult:
-        found = await deployments.standing(intent.environment)
-        return "happened" if found.key == _key_of(bench, step) else "not_happened"
+        standing = await deployments.standing(intent.environment)
+        return "happened" if standing.key == _key_of(bench, step) else "not_happened"
 
+    if step not in bench.state.steps:
+        await save_checkpoint(bench, f"{step}/checkpoint", note=f"before deployment to {intent.environment}")
     work = Work(seat=DEPLOYER, tool="environment", op="start", args=args)
     wall_s = target.ready.within_s + _MARGIN_S
     result = await bench.journal.act_unsafe(
@@ -262,14 +265,14 @@ async def roll_back(bench: Workbench, intent: RollBack) -> None:
 
 
 def _target(bench: Workbench, environment: str) -> tuple[DeployTarget, Deployments]:
-    found = next((target for target in bench.rules.targets if target.environment == environment), None)
-    if found is None or bench.deployments is None:
+    matching = next((target for target in bench.rules.targets if target.environment == environment), None)
+    if matching is None or bench.deployments is None:
         raise ConfigError(
             f"environment {environment!r} is not declared any more: declare it under deploy.targets of fleet.yaml and "
             "start the fleet again, or give the story another way",
             environment=environment,
         )
-    return found, bench.deployments
+    return matching, bench.deployments
 
 
 def _place(bench: Workbench, deployment: Deployment) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
+from fleet.events.decision import DecisionLinked
 from fleet.events.payload import Payload
 from fleet.events.plan import (
     Dependency,
@@ -20,16 +22,18 @@ from fleet.events.task import TaskAdded
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import ReplyMalformed, ReplyRefused
 from fleet.kernel.ids import EntityId
-from fleet.models.chat import Sampling
+from fleet.models.chat import AS_LONG_AS_FITS, Sampling
 from fleet.models.port import AgentRequest
 from fleet.owner.duties.summaries import keep_summary
-from fleet.owner.duties.texts import pack_text
+from fleet.owner.duties.texts import pack_text, refusals_text
 from fleet.owner.journal.steps import Work
 from fleet.owner.workbench import Workbench, seat
 from fleet.planning.coach import Problem
 from fleet.planning.tasks import DerivedPlan, DerivedTask, complexity_of, derivation_schema, validate_derivation
 from fleet.story.commands.plan_versions import derivation_name, next_plan_id
 from fleet.story.intents import DeriveAgain, DerivePlan
+from fleet.story.plan_tasks import system_step
+from fleet.story.state import StoryState
 
 PLANNER = seat("planner")
 
@@ -58,8 +62,8 @@ async def derive_again(bench: Workbench, intent: DeriveAgain) -> None:
 
 def _is_wanting(bench: Workbench) -> bool:
     """Whether the story lacks a plan for its text, so that the next one is adopted as it comes."""
-    state = bench.state
-    if state.plan is not None and state.plan.proposal.content_digest == state.content.digest:
+    state, plan = bench.state, bench.state.plan
+    if plan is not None and plan.status != "REJECTED" and plan.proposal.content_digest == state.content.digest:
         return False
     return bench.rules.fsm.lifecycles[state.lifecycle].phase(state.state) == "DESIGN"
 
@@ -67,12 +71,12 @@ def _is_wanting(bench: Workbench) -> bool:
 async def _derived(bench: Workbench, intent: DerivePlan, prefix: str, plan_id: EntityId) -> None:
     problems: list[PlanProblem] = []
     for attempt in range(1, bench.rules.planning.derivation.attempts + 1):
-        found = await _attempt(bench, intent, prefix, attempt, problems)
-        if isinstance(found, DerivedPlan):
-            await _adopt(bench, intent, found, plan_id=plan_id, prefix=prefix)
+        attempted = await _attempt(bench, intent, prefix, attempt, problems)
+        if isinstance(attempted, DerivedPlan):
+            await _adopt(bench, intent, attempted, plan_id=plan_id, prefix=prefix)
             return
         problems += [
-            PlanProblem(code=p.code, message=p.message, task_index=p.task_index, attempt=attempt) for p in found
+            PlanProblem(code=p.code, message=p.message, task_index=p.task_index, attempt=attempt) for p in attempted
         ]
     attempts = bench.rules.planning.derivation.attempts
     detail = "; ".join(dict.fromkeys(p.message for p in problems))
@@ -96,10 +100,11 @@ async def _attempt(
         principal=PLANNER.principal,
         shared=await pack_text(bench, "planner", "DESIGN", None),
         own=f"Decided design: {decision.title}\n{decision.rationale}"
+        + await refusals_text(bench)
         + (f"\n\nYour last answer had these problems:\n{told}" if told else ""),
         sampling=Sampling(
             temperature=rules.planning.derivation.temperature,
-            max_tokens=rules.planning.derivation.max_output_tokens,
+            max_tokens=rules.planning.derivation.max_output_tokens or AS_LONG_AS_FITS,
             seed=attempt,
         ),
         model=bench.model,
@@ -161,8 +166,22 @@ async def _adopt(bench: Workbench, intent: DerivePlan, plan: DerivedPlan, *, pla
         decision_id=EntityId(intent.decision_id),
         supersedes=EntityId(state.plan_id) if state.plan_id else None,
     )
-    added: tuple[Payload, ...] = tuple(TaskAdded(plan_id=plan_id, task=t) for t in tasks)
-    await bench.journal.record(f"{prefix}/adopted", proposed, *added, adopted, actor=PLANNER.principal)
+    added: tuple[Payload, ...] = (
+        *_discarded(state, version),
+        *(TaskAdded(plan_id=plan_id, task=t) for t in tasks),
+    )
+    # The tasks hang on the design that they were derived from: they are made after it was decided.
+    linked = DecisionLinked(decision_id=adopted.decision_id, affects=tuple(t.task_id for t in tasks))
+    await bench.journal.record(f"{prefix}/adopted", proposed, *added, adopted, linked, actor=PLANNER.principal)
+
+
+def _discarded(state: StoryState, version: int) -> Iterator[Payload]:
+    """The tasks of a plan that was turned down, none of which was begun."""
+    is_refused = state.plan is not None and state.plan.status == "REJECTED"
+    for task in state.tasks.values() if is_refused else ():
+        if task.state == "todo":
+            step = system_step(task.task.task_id, "todo", "DISCARD_TASK", "cancelled")
+            yield step.model_copy(update={"feedback": f"not part of plan version {version}"})
 
 
 def _task(

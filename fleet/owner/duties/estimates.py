@@ -51,7 +51,6 @@ async def _ask(sitting: Sitting, duty: OwedEstimate, seat: RosterMember, name: s
             shared=sitting.shared,
             own=told + problem,
             schema=estimate_form(scale),
-            max_tokens=400,
         )
         try:
             return read_estimate(answer.value, scale)
@@ -73,27 +72,29 @@ async def _reasons(sitting: Sitting, round: EstimateRound) -> list[str]:
 
 async def decide(sitting: Sitting) -> None:
     """The estimate is on record with its rounds, and with its task; or why there is none, which escalates nothing."""
-    found = conclude_estimate(sitting.state)
+    conclusion = conclude_estimate(sitting.state)
     tokens = tokens_by_phase(sitting.bench.state, sitting.record)
-    tally, blobs = _tally(sitting, found), sitting.bench.blobs
-    reasons = [{"round": r.number, "reasons": await _reasons(sitting, r)} for r in found.rounds]
-    minority = _minority(found)
-    record = _record(sitting, found) | {"tally": tally, "reasons": reasons, "tokens": tokens}
+    tally, blobs = _tally(sitting, conclusion), sitting.bench.blobs
+    reasons = [{"round": r.number, "reasons": await _reasons(sitting, r)} for r in conclusion.rounds]
+    minority = _minority(conclusion)
+    record = _record(sitting, conclusion) | {"tally": tally, "reasons": reasons, "tokens": tokens}
     facts: dict[str, Any] = {
         "council_id": sitting.council_id,
         "tally": tally,
-        "decision_hash": found.decision_hash,
+        "decision_hash": conclusion.decision_hash,
         "minority_report_digest": await blobs.put(canonical_json(minority)),
         "record_digest": await blobs.put(canonical_json(record | {"minority_report": minority})),
     }
-    if isinstance(found.result, str):
-        await sitting.say("undecided", CouncilUndecided(**facts, reason=found.result), by=SYSTEM)
+    if isinstance(conclusion.result, str):
+        await sitting.say("undecided", CouncilUndecided(**facts, reason=conclusion.result), by=SYSTEM)
         return
-    decided = CouncilDecided(**facts, decided_in="P6", estimate=found.result.points, counterfactuals={}, tokens=tokens)
-    await sitting.say("decided", decided, *_of_task(sitting, found.result), by=SYSTEM)
+    decided = CouncilDecided(
+        **facts, decided_in="P6", estimate=conclusion.result.points, counterfactuals={}, tokens=tokens
+    )
+    await sitting.say("decided", decided, *_of_task(sitting, conclusion.result), by=SYSTEM)
 
 
-def _of_task(sitting: Sitting, found: Estimated) -> tuple[TaskEstimated, ...]:
+def _of_task(sitting: Sitting, estimated: Estimated) -> tuple[TaskEstimated, ...]:
     """What the task's own record says; a council on a whole story has none."""
     task_id = sitting.opened.task_id
     if task_id is None:
@@ -101,47 +102,47 @@ def _of_task(sitting: Sitting, found: Estimated) -> tuple[TaskEstimated, ...]:
     return (
         TaskEstimated(
             task_id=task_id,
-            points=found.points,
+            points=estimated.points,
             method="delphi",
-            median=found.points,
-            iqr=str(found.iqr),
-            rounds=found.rounds,
-            converged=found.converged,
-            values=found.values,
+            median=estimated.points,
+            iqr=str(estimated.iqr),
+            rounds=estimated.rounds,
+            converged=estimated.converged,
+            values=estimated.values,
             council_id=sitting.council_id,
         ),
     )
 
 
-def _tally(sitting: Sitting, found: EstimateConclusion) -> dict[str, Any]:
+def _tally(sitting: Sitting, conclusion: EstimateConclusion) -> dict[str, Any]:
     """The numbers of every round, without names."""
-    result = found.result
+    result = conclusion.result
     return {
         "scale": list(sitting.state.opened.scale),
         "rounds": [
             {"round": r.number, "values": list(r.values), "median": r.median, "iqr": r.iqr, "absent": r.absent}
-            for r in found.rounds
+            for r in conclusion.rounds
         ],
         "estimate": None if isinstance(result, str) else asdict(result) | {"values": list(result.values)},
     }
 
 
-def _minority(found: EstimateConclusion) -> dict[str, Any]:
+def _minority(conclusion: EstimateConclusion) -> dict[str, Any]:
     """What speaks against the estimate: that the values never came together, and which of them lie elsewhere."""
-    if isinstance(found.result, str):
+    if isinstance(conclusion.result, str):
         return {"converged": False, "others": []}
-    others = [value for value in found.result.values if value != found.result.points]
-    return {"converged": found.result.converged, "others": others}
+    others = [value for value in conclusion.result.values if value != conclusion.result.points]
+    return {"converged": conclusion.result.converged, "others": others}
 
 
-def _record(sitting: Sitting, found: EstimateConclusion) -> dict[str, Any]:
+def _record(sitting: Sitting, conclusion: EstimateConclusion) -> dict[str, Any]:
     """The outcome with what it stands on, for whoever reads it without the log (CN-58)."""
-    opened, result = sitting.opened, found.result
+    opened, result = sitting.opened, conclusion.result
     return {
         "council_id": opened.council_id,
         "outcome": "no_decision" if isinstance(result, str) else "decided",
         "winner_or_reason": result if isinstance(result, str) else result.points,
-        "decision_hash": found.decision_hash,
+        "decision_hash": conclusion.decision_hash,
         "rule_version": opened.rule_version,
         "seed": opened.seed,
         "roster": [m.model_dump(mode="json") for m in opened.roster],

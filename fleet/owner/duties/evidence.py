@@ -17,16 +17,19 @@ from fleet.kernel.digest import canonical_json, digest_of_json
 from fleet.kernel.ids import Digest, EntityId
 from fleet.models.replies.json_reply import normalise_output
 from fleet.owner.duties import advice, gate_councils
+from fleet.owner.duties.authored import authored_tests, run_authored
 from fleet.owner.duties.members import Sitting, ask_member, task_paths, usable
 from fleet.owner.duties.procedure import base_measurement, workspace_of
-from fleet.owner.duties.texts import examples_module
+from fleet.owner.duties.texts import examples_module, shown_chars
 from fleet.owner.engineering import authors, seats
 from fleet.owner.journal.steps import Work
-from fleet.owner.workbench import Workbench, seat, together
+from fleet.owner.workbench import seat, together
 from fleet.story.council_facts import CouncilSaid, council_state
 from fleet.workspace.service.workspace import TestRun, WorkspaceService
 
 QA = seat("qa")
+_FAILURES_PERCENT = 10
+"""Of the window, for what fails of code that is to be repaired."""
 _ON_BASE_SINCE = 4
 """The rule version from which on generated tests run without any candidate too; a council keeps its own rules."""
 
@@ -68,13 +71,13 @@ async def measure_candidates(sitting: Sitting, duty: OwedEvidence) -> None:
             on_base = await _on_base(sitting)
             filtered = _filtered(executed, on_base or {})
             payloads.append(_filter_event(sitting, filtered, on_base))
-        found = [_evidence_of(e, filtered, duty.round) for e in executed]
+        measured = [_evidence_of(e, filtered, duty.round) for e in executed]
     elif sitting.opened.kind == "gate":
-        found = [gate_councils.evidence_of(sitting, contents[c]) for c in names]
+        measured = [gate_councils.evidence_of(sitting, contents[c]) for c in names]
     else:
-        found = [await _by_form(sitting, c) for c in names]
+        measured = [await _by_form(sitting, c) for c in names]
     if duty.candidates:
-        payloads += [_event(sitting, e) for e in (*found, *_of_equals(sitting, found, duty.round))]
+        payloads += [_event(sitting, e) for e in (*measured, *_of_equals(sitting, measured, duty.round))]
     name = f"evidence/{duty.round}" if duty.candidates else f"evidence/{duty.round}/tests"
     await sitting.say(name, *_sized(sitting, payloads), by=QA.principal)
 
@@ -87,14 +90,14 @@ def _content(sitting: Sitting, candidate: str, number: int) -> Digest | None:
     return repair.digest if isinstance(repair, facts.DeliveredRepair) and repair.kept != "old" else None
 
 
-def _event(sitting: Sitting, found: Evidence) -> EvidenceRecorded:
-    return EvidenceRecorded(council_id=sitting.council_id, round=found.round, evidence=found)
+def _event(sitting: Sitting, measured: Evidence) -> EvidenceRecorded:
+    return EvidenceRecorded(council_id=sitting.council_id, round=measured.round, evidence=measured)
 
 
-def _of_equals(sitting: Sitting, found: Sequence[Evidence], number: int) -> list[Evidence]:
+def _of_equals(sitting: Sitting, records: Sequence[Evidence], number: int) -> list[Evidence]:
     """Equal bytes were measured once: what one of them showed is evidence for each of its authors (CN-34)."""
     contents = {v.candidate_id: _content(sitting, v.candidate_id, number) for v in sitting.state.versions()}
-    measured = {str(e.candidate_id): e for e in found}
+    measured = {str(e.candidate_id): e for e in records}
     return [
         e.model_copy(update={"candidate_id": EntityId(other)})
         for name, e in measured.items()
@@ -175,12 +178,16 @@ async def execute(sitting: Sitting, candidate: str, content: Digest, number: int
         stages=("build", "unit", "lint"),
     )
     report = measured.report
-    examples = await _run(space, applied.tree, "examples", examples_module(state.content.constraints), bench)
+    given = examples_module(state.content.constraints)
+    examples = (
+        await space.run_tests(applied.tree, {"test_examples.py": given}, toolchain=bench.toolchain) if given else None
+    )
     unit_ok = measured.keeps(base)
     limit = bench.rules.rigor.level(state.rigor).lint.max_errors
     lint = report.lint.errors or 0 if report.lint else 0
     gates = (
-        EvidenceGate(name="applies", ok=True, run_id=run_id),
+        # What changes nothing is measured all the same: how it fails tells its author more than that it is empty.
+        EvidenceGate(name="applies", ok=applied.tree != state.tree, run_id=run_id),
         EvidenceGate(name="lint", ok=limit is None or lint <= limit, run_id=run_id),
         EvidenceGate(name="build", ok=bool(report.build and report.build.ok), run_id=run_id),
         EvidenceGate(name="regression", ok=unit_ok, run_id=run_id),
@@ -188,14 +195,21 @@ async def execute(sitting: Sitting, candidate: str, content: Digest, number: int
         EvidenceGate(name="secrets", ok=not (report.security and report.security.secrets_found), run_id=run_id),
     )
     generated = await _generated(sitting, space, applied.tree) if all(g.ok for g in gates) else ()
+    first = generated[0] if generated else None
+    is_asked = examples is None and sitting.opened.rule_version >= _ON_BASE_SINCE
+    if is_asked and first is not None and "passed" not in first.signature.values():
+        # Without any test that it passes nothing shows what it does: that is a failure to mend, not a pass.
+        gates, generated = (*gates, EvidenceGate(name="tests", ok=False, run_id=run_id)), ()
     outcomes = {f"example/{k}": v for k, v in (examples.signature if examples else {}).items()}
-    outcomes |= {f"test/{k}": v for k, v in (generated[0].signature if generated else {}).items()}
+    outcomes |= {f"test/{k}": v for k, v in (first.signature if first is not None else {}).items()}
     failures = "\n".join(
         ([] if report.unit or unit_ok else ["the tests of the project left no result that can be believed"])
         + [f"{f.id}: {f.message}" for f in (report.unit.failures if report.unit else ())]
         + ([examples.failures] if examples else [])
-        + [g.failures for g in generated[:1]]
+        + ([first.failures] if first is not None else [])
     )
+    if applied.tree == state.tree and not failures.strip():
+        failures = "nothing is changed: the files are what they were before"
     return Executed(
         candidate,
         applied.tree,
@@ -210,17 +224,15 @@ async def execute(sitting: Sitting, candidate: str, content: Digest, number: int
     )
 
 
-async def _run(space: WorkspaceService, tree: Digest, name: str, code: str, bench: Workbench) -> TestRun | None:
-    return await space.run_tests(tree, {f"test_{name}.py": code}, toolchain=bench.toolchain) if code else None
-
-
 async def _generated(sitting: Sitting, space: WorkspaceService, tree: Digest) -> tuple[TestRun, ...]:
     tests = sitting.state.tests
     if not isinstance(tests, DeliveredTests) or not tests.count:
         return ()
-    code = str((await sitting.load(tests.digest))["code"])
-    runs = [await _run(space, tree, "generated", code, sitting.bench) for _ in range(2)]
-    return tuple(r for r in runs if r is not None)
+    authored = await authored_tests(sitting.bench, tests.digest)
+    if authored.language is not None:
+        # One run runs them twice, and tells how a test ended where both agree.
+        return (await run_authored(space, tree, authored, sitting.bench),) * 2
+    return tuple([await run_authored(space, tree, authored, sitting.bench) for _ in range(2)])
 
 
 async def _on_base(sitting: Sitting) -> dict[str, str] | None:
@@ -232,8 +244,8 @@ async def _on_base(sitting: Sitting) -> dict[str, str] | None:
     assert tree is not None
     work = Work(seat=QA, tool="tests", op="pytest", task_id=sitting.opened.task_id, council_id=sitting.council_id)
     space = workspace_of(sitting.bench, f"{sitting.council_id}/evidence/base", work)
-    run = await _run(space, tree, "generated", str((await sitting.load(tests.digest))["code"]), sitting.bench)
-    return run.signature if run is not None else {}
+    authored = await authored_tests(sitting.bench, tests.digest)
+    return (await run_authored(space, tree, authored, sitting.bench)).signature
 
 
 def _filtered(executed: Sequence[Executed], on_base: Mapping[str, str]) -> facts.KeptTests:
@@ -241,7 +253,7 @@ def _filtered(executed: Sequence[Executed], on_base: Mapping[str, str]) -> facts
     ran = {e.candidate: [r.signature for r in e.generated] for e in executed if e.generated}
     names = dict.fromkeys(name for first, _ in ran.values() for name in first)
     missing = "not_collected"
-    found = filter_tests(
+    selection = filter_tests(
         [
             TestRuns(
                 test_id=name,
@@ -252,15 +264,15 @@ def _filtered(executed: Sequence[Executed], on_base: Mapping[str, str]) -> facts
             for name in names
         ]
     )
-    return facts.KeptTests(found.kept, found.dropped, found.trusted)
+    return facts.KeptTests(selection.kept, selection.dropped, selection.trusted)
 
 
-def _filter_event(sitting: Sitting, found: facts.KeptTests, on_base: dict[str, str] | None) -> TestsFiltered:
+def _filter_event(sitting: Sitting, selection: facts.KeptTests, on_base: dict[str, str] | None) -> TestsFiltered:
     return TestsFiltered(
         council_id=sitting.council_id,
-        kept=found.kept,
-        dropped=tuple(DroppedTest(test=d.test, reason=d.reason) for d in found.dropped),
-        trusted=found.trusted,
+        kept=selection.kept,
+        dropped=tuple(DroppedTest(test=d.test, reason=d.reason) for d in selection.dropped),
+        trusted=selection.trusted,
         on_base=on_base,
     )
 
@@ -295,12 +307,12 @@ async def repair(sitting: Sitting, duty: OwedRepair) -> None:
     content, kept, reason = old.digest, "old", "the author gave no usable repair"
     if answer is not None:
         content, reason = answer, "its evidence is not strictly better"
-        found = _evidence_of(await execute(sitting, candidate, content, number), state.filtered, number)
-        if is_better(evidence.CandidateEvidence.model_validate(found.model_dump()), old.evidence):
+        measured = _evidence_of(await execute(sitting, candidate, content, number), state.filtered, number)
+        if is_better(evidence.CandidateEvidence.model_validate(measured.model_dump()), old.evidence):
             kept, reason = "new", "strictly better evidence"
             # Tests that nobody has filtered yet are run, and filtered, with all that pass in this round.
             is_unfiltered = isinstance(state.tests, DeliveredTests) and state.filtered is None
-            payloads = [] if is_unfiltered and found.gates_ok else [_event(sitting, found)]
+            payloads = [] if is_unfiltered and measured.gates_ok else [_event(sitting, measured)]
     repaired = RepairReceived(
         council_id=sitting.council_id,
         round=number,
@@ -340,4 +352,5 @@ async def _what_fails(sitting: Sitting, old: Version, number: int) -> str:
     failures = await _failures_of(sitting, old, number)
     value = await sitting.load(old.digest)
     code = "\n\n".join(str(e["content"]) for e in value["edits"])
-    return f"Your code:\n{code}\n\nIt fails:\n{failures[:2500]}"
+    most = shown_chars(sitting.bench, "developer", percent=_FAILURES_PERCENT)
+    return f"Your code:\n{code}\n\nIt fails:\n{failures[:most]}"

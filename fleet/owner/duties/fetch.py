@@ -49,7 +49,7 @@ async def fetch_repository(bench: Workbench, address: GitAddress) -> StagedRepos
 def _next_step(bench: Workbench, prefix: str) -> str:
     """The first try that has not failed."""
     number = 1
-    while (known := bench.state.steps.get(StepId(f"{prefix}/{number}"))) and known.finished is not None:
+    while (step := bench.state.steps.get(StepId(f"{prefix}/{number}"))) and step.finished is not None:
         number += 1
     return f"{prefix}/{number}"
 

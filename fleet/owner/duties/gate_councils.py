@@ -81,8 +81,10 @@ def _problem(bench: Workbench, role: str, roster: tuple[Member, ...], config: Co
         scopes_for(bench.rules.context, "DESIGN", role)
     except PolicyDenied as error:
         return error.message
-    found = roster_problems(roster, kind="gate", output_kind="text", num_agents=config.voters_of(role), config=config)
-    return "; ".join(found)
+    problems = roster_problems(
+        roster, kind="gate", output_kind="text", num_agents=config.voters_of(role), config=config
+    )
+    return "; ".join(problems)
 
 
 def _without(delegation: RunDelegation, problem: str) -> DelegationRevoked:

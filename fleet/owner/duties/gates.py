@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleet.events.approval import ApprovalExpired
 from fleet.events.payload import Payload
+from fleet.events.plan import PlanStalled
 from fleet.events.platform import DelegationRevoked
 from fleet.events.report import OwnershipTaken
 from fleet.events.story import RunDelegation, StoryParked
@@ -18,7 +19,7 @@ from fleet.story.delegation import gate_council, revocation_of
 from fleet.story.escalation import ESCALATION
 from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, Park, RequestEscalation, RequestGate
 from fleet.story.ownership import takeover_cause
-from fleet.story.tool_steps import MAX_EXPIRIES
+from fleet.story.plan_tasks import find_blockers
 
 REVIEWER = Principal("agent:reviewer-001")
 """Decides delegated po gates; authors nothing (LC-75)."""
@@ -53,14 +54,15 @@ async def request_escalation(bench: Workbench, intent: RequestEscalation) -> Non
 
 
 async def expire_gate(bench: Workbench, intent: ExpireGate) -> None:
-    """It is on record that nobody answered; after three such requests in a row the story is parked (LC-73)."""
+    """It is on record that nobody answered; after a number of such requests the story is parked (LC-73)."""
     state = bench.state
     approval = state.approvals[intent.approval_id]
     request = approval.request
     payloads: list[Payload] = [ApprovalExpired(approval_id=request.approval_id, attempt=request.attempt)]
-    if (expiries_in_a_row(state, approval) + 1) % MAX_EXPIRIES == 0:
+    limit = bench.rules.fsm.limits.expiries_before_park
+    if (expiries_in_a_row(state, approval) + 1) % limit == 0:
         detail = (
-            f"nobody answered {MAX_EXPIRIES} requests in a row at gate {request.gate}, which is for role "
+            f"nobody answered {limit} requests in a row at gate {request.gate}, which is for role "
             f"{request.role}: let the story go on when somebody can, and it is asked again"
         )
         payloads.append(StoryParked(cause="approval_unanswered", detail=detail, ref=request.approval_id))
@@ -142,16 +144,19 @@ def fix_task_id(bench: Workbench, event: str) -> EntityId:
 
 
 async def park_story(bench: Workbench, intent: Park) -> None:
-    """The story waits for a person; everything done so far is kept (LC-94)."""
-    await record_park(bench, cause=intent.cause, detail=intent.detail)
+    """The story waits for a person; everything done so far is kept (LC-94). A stalled plan names its blockers."""
+    blockers = find_blockers(bench.state) if intent.cause == "plan_stalled" else ()
+    plan_id = bench.state.plan_id
+    stalled = (PlanStalled(plan_id=EntityId(plan_id), blockers=blockers),) if blockers and plan_id else ()
+    await record_park(bench, *stalled, cause=intent.cause, detail=intent.detail)
 
 
 async def record_park(
-    bench: Workbench, *, cause: str, detail: str, code: str | None = None, ref: str | None = None
+    bench: Workbench, *before: Payload, cause: str, detail: str, code: str | None = None, ref: str | None = None
 ) -> None:
-    """The park is on record, once per version of the story."""
+    """The park is on record with what comes before it, once per version of the story."""
     payload = StoryParked(cause=cause, code=code, detail=detail[:4000], ref=ref)  # pyright: ignore[reportArgumentType]
-    await bench.journal.record(f"park/{cause}/{bench.state.version}", payload)
+    await bench.journal.record(f"park/{cause}/{bench.state.version}", *before, payload)
 
 
 async def take_ownership(bench: Workbench, *, epoch: int, owner: str) -> None:

@@ -12,11 +12,12 @@ from fleet.events.council import CouncilOpened, RosterMember
 from fleet.events.payload import Payload
 from fleet.kernel.errors import ModelError, Retry
 from fleet.kernel.ids import Digest, EntityId, Principal
-from fleet.models.chat import Sampling
+from fleet.models.chat import AS_LONG_AS_FITS, Sampling
 from fleet.models.port import AgentAnswer, AgentRequest, WorkKind
-from fleet.owner.duties.texts import design_view, pack_text, source_paths, task_view
+from fleet.models.replies.code_reply import TestLanguage
+from fleet.owner.duties.texts import design_view, pack_text, refusals_text, source_paths, task_view
 from fleet.owner.journal.steps import Seat, Work
-from fleet.owner.tools.acting import Exploration, acting_of, explore
+from fleet.owner.tools.explore import Exploration, acting_of, explore
 from fleet.owner.workbench import Workbench
 from fleet.story.state import CouncilRecord, StoryState
 from fleet.trees.service import read_tree
@@ -27,7 +28,6 @@ _NEXT: Mapping[WorkKind, str] = {
     "draft": "The work that comes next: write the code that the task asks for{where}.",
     "propose": "The work that comes next: propose a design for the story.",
 }
-_MAX_TOKENS = 400
 _MAX_PATHS = 100
 
 
@@ -46,13 +46,12 @@ async def explored(bench: Workbench, request: AgentRequest, work: Work, *, step:
         request,
         kind="act",
         own=f"{_NEXT[request.kind].format(where=where)}\n\n{await _listing(bench, tree)}",
-        sampling=request.sampling.model_copy(update={"max_tokens": _MAX_TOKENS}),
         json_schema=None,
         target_paths=(),
         new_paths=(),
     )
-    found = await explore(bench, Exploration(f"{step}/act", asked, work, acts, tree))
-    return replace(request, own="\n\n".join(part for part in (request.own, found.findings) if part))
+    exploration = await explore(bench, Exploration(f"{step}/act", asked, work, acts, tree))
+    return replace(request, own="\n\n".join(part for part in (request.own, exploration.findings) if part))
 
 
 async def _listing(bench: Workbench, tree: Digest) -> str:
@@ -137,7 +136,8 @@ async def usable(call: Awaitable[T]) -> T | None:
 async def material(bench: Workbench, record: CouncilRecord) -> str:
     """What all members share of the repository, and of the task where there is one."""
     if record.opened.task_id is None:
-        return await design_view(bench)
+        is_design = record.opened.output_kind == "design" and not record.is_advice
+        return await design_view(bench) + (await refusals_text(bench) if is_design else "")
     task = bench.state.tasks[record.opened.task_id]
     paths = await task_paths(bench, record)
     lines = [f"Task: {task.task.title}", task.task.description]
@@ -175,16 +175,17 @@ async def ask_member(
     own: str = "",
     schema: dict[str, Any] | None = None,
     target_paths: tuple[str, ...] = (),
-    max_tokens: int = 800,
+    max_tokens: int | None = None,
     temperature: str | None = None,
     draw: int = 0,
+    language: TestLanguage | None = None,
 ) -> AgentAnswer:
     """The recorded answer of one member of the council; another `draw` is another answer to the same question."""
     request = await request_of(
         bench, record, member, kind, shared=shared, own=own, max_tokens=max_tokens, temperature=temperature, draw=draw
     )
     new_paths = await _new_paths(bench, target_paths)
-    request = replace(request, json_schema=schema, target_paths=target_paths, new_paths=new_paths)
+    request = replace(request, json_schema=schema, target_paths=target_paths, new_paths=new_paths, language=language)
     work = work_of(record, member, kind)
     name = f"{record.opened.council_id}/{step}"
     return await bench.journal.ask(name, await explored(bench, request, work, step=name), work)
@@ -198,7 +199,7 @@ async def request_of(
     *,
     shared: str,
     own: str = "",
-    max_tokens: int = 800,
+    max_tokens: int | None = None,
     temperature: str | None = None,
     draw: int = 0,
 ) -> AgentRequest:
@@ -213,7 +214,7 @@ async def request_of(
         own=own,
         sampling=Sampling(
             temperature=temperature or member.temperature,
-            max_tokens=max_tokens,
+            max_tokens=max_tokens or AS_LONG_AS_FITS,
             seed=1 + member.prompt_variant + _SEEDS_A_DRAW * draw,
         ),
         model=bench.model,

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from fleet.council.facts import DeliveredTests
+from fleet.council.tests_filter import PASSED
+from fleet.events.council import TestsFiltered
 from fleet.events.task import TreeMerged
-from fleet.events.workspace import WorkspaceReported, WorkspaceScored
+from fleet.events.workspace import CriterionTest, FlakyResults, WorkspaceReported, WorkspaceScored
 from fleet.events.workspace import WorkspaceSummary as Summary
+from fleet.kernel.digest import digest_of_json
 from fleet.kernel.ids import Digest, EntityId
+from fleet.models.replies.code_reply import TestLanguage
+from fleet.owner.duties.authored import AuthoredTests, authored_tests
 from fleet.owner.duties.fetch import fetch_repository
+from fleet.owner.duties.texts import example_criteria, examples_module
 from fleet.owner.journal.steps import Work
 from fleet.owner.story_repository import hosted_at
 from fleet.owner.workbench import Workbench, seat
 from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.story.guards import binds_criteria, held_waivers, shown_criteria
 from fleet.story.intents import CheckoutBase, MeasureTree
+from fleet.story.state import CouncilRecord
+from fleet.trees.service import keep_tests, read_changes, read_tree
+from fleet.workspace.evidence import E2eDeclaration, FlakyTests, find_flaky
 from fleet.workspace.report import WorkspaceReport
 from fleet.workspace.service.report import Measurement
-from fleet.workspace.service.workspace import WorkspaceService
-from fleet.workspace.verdict import score_workspace
+from fleet.workspace.service.workspace import IndependentFile, TestRun, WorkspaceService, declared_by
+from fleet.workspace.verdict import Waiver, score_workspace
 
 DEVOPS = seat("devops")
 
@@ -54,8 +69,15 @@ async def checkout_base(bench: Workbench, intent: CheckoutBase) -> None:
 
 
 async def measure_tree(bench: Workbench, intent: MeasureTree) -> None:
-    """The pipeline ran on the tree; report and score are on record."""
+    """The pipeline ran on the tree; report and score are on record.
+
+    Where only the waivers are others than at the last score, what was measured is scored again.
+    """
     tree = Digest(intent.tree)
+    score = bench.state.scores.get(tree)
+    if tree in bench.state.reports and score is not None and score.rigor == bench.state.rigor:
+        await score_again(bench, tree)
+        return
     round_ = sum(1 for r in bench.state.reports if r == tree)
     await measure(bench, tree, prefix=f"measure/{tree.hex[:16]}/{bench.state.rigor}/{round_}", task_id=None)
 
@@ -67,18 +89,21 @@ async def measure(
     state = bench.state
     work = Work(seat=seat("qa"), tool="tests", op="pipeline", task_id=task_id)
     run_id = bench.new_id("rn", prefix)
+    base = await base_measurement(bench, tree)
     measurement: Measurement = await workspace_of(bench, prefix, work).measure(
         tree,
         run_id=run_id,
         story_id=state.story_id,
         task_id=task_id,
-        base=await base_measurement(bench, tree),
+        base=base,
         commit=commit or state.commit or state.base_commit or "0" * 40,
         base_commit=state.base_commit or "0" * 40,
         rigor=state.rigor,
         toolchain=bench.toolchain,
     )
     report = measurement.report
+    criteria = await _bound_criteria(bench, measurement, base, prefix=prefix, task_id=task_id)
+    flaky = await _flaky_tests(bench, report)
     digest = await bench.blobs.put(measurement.encode())
     reported = WorkspaceReported(
         run_id=run_id,
@@ -87,16 +112,181 @@ async def measure(
         report_digest=digest,
         complete=report.complete,
         summary=summary_of(report),
+        criteria=criteria,
+        flaky=flaky,
     )
+    event = await _score(bench, report, flaky)
+    await bench.journal.record(f"{prefix}/scored", reported, event)
+    return report
+
+
+async def score_again(bench: Workbench, tree: Digest) -> None:
+    """What was measured on the tree is scored under the waivers that hold now (RG-43)."""
+    state = bench.state
+    report = Measurement.decode(await bench.blobs.get(state.reports[tree].report_digest)).report
+    event = await _score(bench, report, state.reports[tree].flaky)
+    basis = digest_of_json([len(state.waived_dimensions), *(event.approvals or ())]).hex[:16]
+    await bench.journal.record(f"score/{tree.hex[:16]}/{state.rigor}/{report.run_id}/{basis}", event)
+
+
+async def _score(bench: Workbench, report: WorkspaceReport, flaky: FlakyResults | None) -> WorkspaceScored:
+    state = bench.state
+    held = held_waivers(state, now_ms=bench.now_ms)
     scored = score_workspace(
         report,
         rigor=state.rigor,
         config=bench.rules.rigor,
-        expected_tree=tree,
+        expected_tree=report.tree_digest,
+        waivers=[Waiver.model_validate({"approval_id": w.approval_id, "dimension": w.dimension}) for w in held],
+        e2e_declaration=await _declared_e2e(bench, report),
+        flaky=FlakyTests(frozenset(flaky.unit), frozenset(flaky.e2e)) if flaky is not None else FlakyTests(),
     )
-    event = WorkspaceScored.model_validate(scored.model_dump(mode="json"))
-    await bench.journal.record(f"{prefix}/scored", reported, event)
-    return report
+    approvals = {"approvals": [w.approval_id for w in held]} if held else {}
+    return WorkspaceScored.model_validate({**scored.model_dump(mode="json"), **approvals})
+
+
+async def _flaky_tests(bench: Workbench, report: WorkspaceReport) -> FlakyResults | None:
+    """The tests on whose results this and earlier reports of the tree disagree; None for the first one (RG-46)."""
+    before = bench.state.reports.get(report.tree_digest)
+    if before is None:
+        return None
+    flaky = find_flaky(Measurement.decode(await bench.blobs.get(before.report_digest)).report, report)
+    earlier = before.flaky or FlakyResults()
+    return FlakyResults(
+        unit=tuple(sorted(flaky.unit.union(earlier.unit))), e2e=tuple(sorted(flaky.e2e.union(earlier.e2e)))
+    )
+
+
+async def _declared_e2e(bench: Workbench, report: WorkspaceReport) -> E2eDeclaration | None:
+    """What the base says of pages and commands that people see: a change cannot take its own tests away (RG-77)."""
+    base = bench.state.base_tree or report.tree_digest
+    declared = (await declared_by(bench.blobs, await read_tree(bench.blobs, base))).e2e
+    if declared is None:
+        return None
+    measured = await base_measurement(bench, report.tree_digest)
+    suite = (measured.report if measured is not None else report).e2e
+    return E2eDeclaration(reason=declared.none, base_has_suite=suite is not None)
+
+
+async def _bound_criteria(
+    bench: Workbench, measured: Measurement, base: Measurement | None, *, prefix: str, task_id: EntityId | None
+) -> dict[EntityId, tuple[CriterionTest, ...]] | None:
+    """Criterion -> the tests that name it and pass on this tree, none of them written with the change (RG-47).
+
+    Given examples and independent tests are run once more, in a process that never loads the code that they judge.
+    """
+    tree = measured.report.tree_digest
+    if not binds_criteria(bench.state) or base is None:
+        return None
+    bound: dict[EntityId, list[CriterionTest]] = {c.ac_id: [] for c in bench.criteria}
+    for ac_id, test in await _given_tests(bench, measured, base):
+        bound[ac_id].append(CriterionTest(test=test, source="given"))
+    modules = [m for m in (_examples(bench), *[await _independent(bench, c) for c in _chosen_councils(bench)]) if m]
+    if modules:
+        work = Work(seat=seat("qa"), tool="tests", op="pytest", task_id=task_id)
+        space = workspace_of(bench, f"{prefix}/criteria", work)
+        names = {f"test_module_{number}.py": module for number, module in enumerate(modules, 1)}
+        for run in await _run_modules(space, tree, names, bench):
+            for file in run.files:
+                module, ends = names[file.name], TestRun(files=(file,)).signature
+                for test, criteria in module.named.items():
+                    for ac_id in criteria if ends.get(test) == PASSED else ():
+                        shown = CriterionTest(test=test, source=module.source, council_id=module.council_id)
+                        bound[EntityId(ac_id)].append(shown)
+    return {ac_id: tuple(tests) for ac_id, tests in bound.items()}
+
+
+async def _run_modules(
+    space: WorkspaceService, tree: Digest, modules: Mapping[str, _TestModule], bench: Workbench
+) -> list[TestRun]:
+    """The runs of these test files: one for those of each language."""
+    runs: list[TestRun] = []
+    if python := {name: m.tests.code for name, m in modules.items() if m.tests.language is None}:
+        runs.append(await space.run_tests(tree, python, toolchain=bench.toolchain))
+    others: dict[TestLanguage, list[IndependentFile]] = {}
+    for name, module in modules.items():
+        tests = module.tests
+        if tests.language is not None:
+            file = IndependentFile(name, tests.path, tests.code, tests.names)
+            others.setdefault(tests.language, []).append(file)
+    for language, files in others.items():
+        runs.append(await space.run_independent(tree, files, language=language, toolchain=bench.toolchain))
+    return runs
+
+
+@dataclass(frozen=True, slots=True)
+class _TestModule:
+    """Tests that the author of a change did not write, and the criteria that each of them names."""
+
+    tests: AuthoredTests
+    named: Mapping[str, tuple[str, ...]]
+    source: Literal["example", "independent"]
+    council_id: EntityId | None = None
+
+
+def _examples(bench: Workbench) -> _TestModule | None:
+    named = example_criteria(bench.state.content.constraints, [c.ac_id for c in bench.criteria])
+    code = AuthoredTests(examples_module(bench.state.content.constraints), tuple(named))
+    return _TestModule(code, named, "example") if named else None
+
+
+def _chosen_councils(bench: Workbench) -> list[CouncilRecord]:
+    """The last council that decided about each task which is not given up."""
+    tasks = {name for name, task in bench.state.tasks.items() if task.state != "cancelled"}
+    by_task = {c.opened.task_id: c for c in bench.state.councils.values() if c.winner is not None and not c.is_advice}
+    return [council for task, council in by_task.items() if task in tasks]
+
+
+async def _independent(bench: Workbench, council: CouncilRecord) -> _TestModule | None:
+    state = council.deliberation
+    kept = frozenset(state.filtered.kept) if state.filtered is not None else frozenset[str]()
+    if not isinstance(state.tests, DeliveredTests) or not kept:
+        return None
+    tests = await authored_tests(bench, state.tests.digest)
+    if tests.language is None:
+        tests = replace(tests, code=keep_tests(tests.code, kept))
+    else:
+        # What passes without the change shows nothing of it, and neither does what was never run without it.
+        on_base = next((p.on_base for p in council.said.values() if isinstance(p, TestsFiltered)), None) or {}
+        kept = frozenset(test for test in kept if on_base.get(test, PASSED) != PASSED)
+    named = {t: n for t, n in tests.criteria([c.ac_id for c in bench.criteria]).items() if t in kept}
+    return _TestModule(tests, named, "independent", council.opened.council_id) if named else None
+
+
+def criteria_evidence(bench: Workbench, tree: Digest) -> dict[EntityId, tuple[str, ...]]:
+    """Criterion -> what shows it: the tests that name it, in stories of before the runs of its tasks."""
+    state = bench.state
+    if binds_criteria(state):
+        return {EntityId(c.ac_id): tuple(t.test for t in c.tests) for c in shown_criteria(state, tree)}
+    run = state.reports[tree].run_id
+    runs_of: dict[EntityId, tuple[str, ...]] = {}
+    for criterion in bench.criteria:
+        tasks = [t for t in state.tasks.values() if criterion.ac_id in t.task.acceptance_refs and t.state == "done"]
+        runs = [
+            state.scores[t.candidate_tree].run_id
+            for t in tasks
+            if t.candidate_tree and t.candidate_tree in state.scores
+        ]
+        if tasks:
+            runs_of[criterion.ac_id] = (run, *dict.fromkeys(runs))
+    return runs_of
+
+
+async def _given_tests(bench: Workbench, measured: Measurement, base: Measurement) -> list[tuple[EntityId, str]]:
+    """Tests of the repository that the story names for a criterion: they passed, and their files are as they were."""
+    given_names: Any = bench.state.content.constraints.get("acceptance_tests")
+    if not isinstance(given_names, Mapping) or measured.passing is None:
+        return []
+    named = cast("Mapping[str, Any]", given_names)
+    before, after = await read_changes(bench.blobs, base.report.tree_digest, measured.report.tree_digest)
+    passed, given = frozenset(measured.passing), list[tuple[EntityId, str]]()
+    for criterion in bench.criteria:
+        tests: Any = named.get(criterion.ac_id, ())
+        for test in map(str, cast("list[Any]", tests) if isinstance(tests, list) else [tests]):
+            path = test.partition("::")[0]
+            if test in passed and path in before and before[path] == after.get(path):
+                given.append((criterion.ac_id, test))
+    return given
 
 
 async def base_measurement(bench: Workbench, tree: Digest) -> Measurement | None:

@@ -18,14 +18,14 @@ async def restore_tree(bench: Workbench, intent: RestoreTree) -> None:
     The commit is a KEYED step below the request's number, so it is made once, whatever dies meanwhile; the merge and
     all that follows from it are one append.
     """
-    wanted = bench.state.restoration
-    assert wanted is not None
-    found = bench.state.checkpoints[intent.checkpoint_id]
+    restoration = bench.state.restoration
+    assert restoration is not None
+    kept = bench.state.checkpoints[intent.checkpoint_id]
     name = f"restore/{intent.number}"
-    title = f"Restore the tree of checkpoint {found.checkpoint_id}"
-    message = f"{title}\n\n{wanted.reason[:500]}\n\nStory: {bench.state.story_id}"
-    merged = await commit_tree(bench, found.tree, prefix=name, message=message, who=DEVOPS, task_id=None)
-    merged = merged.model_copy(update={"restored_from": EntityId(found.checkpoint_id)})
+    title = f"Restore the tree of checkpoint {kept.checkpoint_id}"
+    message = f"{title}\n\n{restoration.reason[:500]}\n\nStory: {bench.state.story_id}"
+    merged = await commit_tree(bench, kept.tree, prefix=name, message=message, who=DEVOPS, task_id=None)
+    merged = merged.model_copy(update={"restored_from": EntityId(kept.checkpoint_id)})
     state = bench.state
     assert state.plan_id is not None, "checkpoints are saved under a plan"
     saved = checkpoint(
@@ -33,8 +33,8 @@ async def restore_tree(bench: Workbench, intent: RestoreTree) -> None:
         f"{name}/merged",
         merged,
         plan_id=EntityId(state.plan_id),
-        note=f"restored from {found.checkpoint_id}",
-        states=restored_states(state, found),
+        note=f"restored from {kept.checkpoint_id}",
+        states=restored_states(state, kept),
     )
-    followed = follow_restoration(state, bench.rules.fsm, wanted, found, now_ms=bench.now_ms)
+    followed = follow_restoration(state, bench.rules.fsm, restoration, kept, now_ms=bench.now_ms)
     await bench.journal.record(f"{name}/merged", merged, *followed, saved)

@@ -14,14 +14,14 @@ from fleet.context.summary_text import outline_of
 from fleet.events.context import SummaryRecorded
 from fleet.kernel.errors import ArtifactNotFound, ReplyMalformed, ReplyRefused
 from fleet.kernel.ids import Digest
-from fleet.models.chat import Sampling
+from fleet.models.chat import AS_LONG_AS_FITS, Sampling
 from fleet.models.port import AgentRequest
 from fleet.models.prompts.pack_readers import PACK_READERS
 from fleet.owner.journal.steps import Work
 from fleet.owner.workbench import Workbench, seat
 from fleet.story.state import Step
 
-_MOST_READ, _MOST_WRITTEN = 3_000, 400
+_MOST_READ = 3_000
 """Tokens of the extract that the model is shown, and of its answer."""
 _FORM: dict[str, Any] = {
     "type": "object",
@@ -63,13 +63,13 @@ async def keep_summary(bench: Workbench, role: str, phase: str, *, before: str =
         return
     texts = {digest: await _text(bench, digest) for digest in text_digests(steps)}
     turns = turns_of(state, steps, texts)
-    found = compress(turns)
-    if not found.is_whole:
+    compressed = compress(turns)
+    if not compressed.is_whole:
         return
     # By the number of its steps: versions may differ between two runs of the same story, and these may not.
     name = f"summary/{role}/{len(steps)}"
-    written = await _told(bench, role, name, found, turns) if config.compression.written_by == "model" else None
-    await _record(bench, role, name, written or found, is_told=written is not None)
+    written = await _told(bench, role, name, compressed, turns) if config.compression.written_by == "model" else None
+    await _record(bench, role, name, written or compressed, is_told=written is not None)
 
 
 async def _heard(bench: Workbench, role: str, new: Sequence[Step]) -> int | None:
@@ -85,45 +85,45 @@ async def _heard(bench: Workbench, role: str, new: Sequence[Step]) -> int | None
 
 
 async def _told(
-    bench: Workbench, role: str, name: str, found: CompressedSession, turns: Sequence[HistoryTurn]
+    bench: Workbench, role: str, name: str, compressed: CompressedSession, turns: Sequence[HistoryTurn]
 ) -> CompressedSession | None:
     """The summary with the model's words in it; None when it gave none that can be used."""
-    request = prose_request(found, role, bench.model)
+    request = prose_request(compressed, role, bench.model)
     work = Work(seat=seat(role), tool="model", op=SUMMING_UP)
     try:
         answer = await bench.journal.ask(f"{name}/prose", request, work)
     except (ReplyMalformed, ReplyRefused):
         return None
-    return with_prose(found, turns, str(answer.value["summary"]))
+    return with_prose(compressed, turns, str(answer.value["summary"]))
 
 
-def prose_request(found: CompressedSession, role: str, model: str | None) -> AgentRequest:
+def prose_request(compressed: CompressedSession, role: str, model: str | None) -> AgentRequest:
     """What a model is asked for words of its own beside what code took from the history (CX-53)."""
     own = seat(role)
     return AgentRequest(
         kind=SUMMING_UP,
         role=own.role,
         principal=own.principal,
-        shared=f"<history>\n{outline_of(found.text, tokens=_MOST_READ)}</history>",
-        sampling=Sampling(temperature="0", max_tokens=_MOST_WRITTEN, seed=1),
+        shared=f"<history>\n{outline_of(compressed.text, tokens=_MOST_READ)}</history>",
+        sampling=Sampling(temperature="0", max_tokens=AS_LONG_AS_FITS, seed=1),
         model=model,
         json_schema=_FORM,
     )
 
 
-async def _record(bench: Workbench, role: str, name: str, found: CompressedSession, *, is_told: bool) -> None:
+async def _record(bench: Workbench, role: str, name: str, compressed: CompressedSession, *, is_told: bool) -> None:
     await bench.journal.record(
         name,
         SummaryRecorded(
             summary_id=bench.new_id("rp", name),
-            covers_from=found.covers_from,
-            covers_to=found.covers_to,
-            summary_digest=await bench.blobs.put(found.text.encode()),
-            tokens_before=found.tokens_before,
-            tokens_after=found.tokens_after,
-            ratio=_decimal(max(0.0, found.ratio)),
-            recall={kind: _decimal(share) for kind, share in found.recall.items()},
-            target_missed=found.target_missed,
+            covers_from=compressed.covers_from,
+            covers_to=compressed.covers_to,
+            summary_digest=await bench.blobs.put(compressed.text.encode()),
+            tokens_before=compressed.tokens_before,
+            tokens_after=compressed.tokens_after,
+            ratio=_decimal(max(0.0, compressed.ratio)),
+            recall={kind: _decimal(share) for kind, share in compressed.recall.items()},
+            target_missed=compressed.target_missed,
             as_role=role,
             written_by="model" if is_told else None,
         ),

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
-
 from fleet.council.facts import DeliveredTests
-from fleet.events.payload import Payload
 from fleet.events.task import TaskClaimed, TaskClaimReleased, TaskTransitioned, TreeMerged
 from fleet.kernel.errors import ModelError
 from fleet.kernel.ids import CommandId, Digest, EntityId, StepId
-from fleet.models.chat import Sampling
+from fleet.models.chat import AS_LONG_AS_FITS, Sampling
 from fleet.models.port import AgentRequest
 from fleet.models.replies.replies import review_schema
+from fleet.owner.duties.authored import authored_tests
 from fleet.owner.duties.checkpoints import checkpoint
-from fleet.owner.duties.procedure import measure, workspace_of
-from fleet.owner.duties.texts import examples_module, pack_text, test_path
+from fleet.owner.duties.procedure import measure, measure_tree, workspace_of
+from fleet.owner.duties.texts import examples_module, pack_text, shown_chars, test_path
 from fleet.owner.journal.steps import Seat, Work
 from fleet.owner.story_repository import staged_repository
 from fleet.owner.workbench import Workbench, seat
-from fleet.story.intents import CommitWork, MergeTask, ReleaseReview, ReviewTask, StartTask, TestTask
-from fleet.story.plan_tasks import REVIEWS, system_step
+from fleet.story.guards import current_score
+from fleet.story.intents import CommitWork, MeasureTree, MergeTask, ReleaseReview, ReviewTask, StartTask, TestTask
+from fleet.story.plan_tasks import REVIEWS, route_task, system_step
 from fleet.story.state import TaskState
 from fleet.trees.service import is_test, keep_tests, merge_modules, read_changes, unified_diff
 from fleet.trees.tree import changed_paths
@@ -27,6 +26,8 @@ from fleet.workspace.service.specs import PACK
 
 ARCHITECT = seat("architect")
 QA = seat("qa")
+_DIFF_PERCENT = 25
+"""Of the reviewer's window, for the diff."""
 REVIEWER = seat("reviewer", 2)
 """A second opinion; another seat than the delegate of po gates."""
 
@@ -89,21 +90,19 @@ async def commit_work(bench: Workbench, intent: CommitWork) -> None:
     await bench.journal.record(
         f"task/{intent.task_id}/commit/{task.attempt}",
         agent_step(task, who, "COMMIT_CODE", "implementing", "dev_completed", evidence=(tree, intent.council_id)),
-        _routed(bench, task, "dev_completed"),
+        *route_task(bench.rules.fsm, task, "dev_completed"),
         actor=who.principal,
     )
-
-
-def _routed(bench: Workbench, task: TaskState, from_: str) -> Payload:
-    return system_step(task.task.task_id, from_, "AUTO_ROUTE_TO_ARCHITECT", "pending_arch_review")
 
 
 async def _with_tests(bench: Workbench, task: TaskState, council_id: str, tree: Digest, who: Seat) -> Digest:
     council = bench.state.councils[council_id].deliberation
     parts = [examples_module(bench.state.content.constraints)]
     if isinstance(council.tests, DeliveredTests) and council.filtered is not None and council.filtered.kept:
-        code = str(json.loads(await bench.blobs.get(council.tests.digest))["code"])
-        parts.append(keep_tests(code, frozenset(council.filtered.kept)))
+        tests = await authored_tests(bench, council.tests.digest)
+        # Those of other languages stay evidence: some that were dropped cannot be taken out of their file.
+        if tests.language is None:
+            parts.append(keep_tests(tests.code, frozenset(council.filtered.kept)))
     text = merge_modules([p for p in parts if p])
     if not text:
         return tree
@@ -136,7 +135,7 @@ async def review_task(bench: Workbench, intent: ReviewTask) -> None:
         await bench.journal.record(
             name,
             agent_step(task, ARCHITECT, "APPROVE_DESIGN", "arch_reviewing", "arch_approved", feedback=reason),
-            system_step(task.task.task_id, "arch_approved", "AUTO_ROUTE_TO_QA", "pending_qa"),
+            *route_task(bench.rules.fsm, task, "arch_approved"),
             actor=ARCHITECT.principal,
         )
         return
@@ -173,13 +172,14 @@ async def _verdict(bench: Workbench, task: TaskState, attempt: int, who: Seat) -
     diff = await unified_diff(
         bench.blobs, state.tree, task.candidate_tree, paths=[p for p in changed if not is_test(p)]
     )
+    most = shown_chars(bench, who.role, percent=_DIFF_PERCENT)
     request = AgentRequest(
         kind="review",
         role=who.role,
         principal=who.principal,
         shared=await pack_text(bench, who.role, "BUILD", None),
-        own=f"{_evidence_text(bench, task)}\n\nDiff of task {task.task.title!r}:\n{diff[:6000]}",
-        sampling=Sampling(temperature="0", max_tokens=200, seed=1),
+        own=f"{_evidence_text(bench, task)}\n\nDiff of task {task.task.title!r}:\n{diff[:most]}",
+        sampling=Sampling(temperature="0", max_tokens=AS_LONG_AS_FITS, seed=1),
         model=bench.model,
         json_schema=review_schema([c.ac_id for c in bench.criteria]),
     )
@@ -204,12 +204,12 @@ def _evidence_text(bench: Workbench, task: TaskState) -> str:
     """What was measured on the work: a reviewer judges by this and not by reading alone."""
     for council in reversed(list(bench.state.councils.values())):
         if council.opened.task_id == task.task.task_id and council.winner is not None:
-            found = council.chosen.evidence
-            assert found is not None
-            gates = ", ".join(f"{g.name} {'passed' if g.ok else 'FAILED'}" for g in found.gates)
+            evidence = council.chosen.evidence
+            assert evidence is not None
+            gates = ", ".join(f"{g.name} {'passed' if g.ok else 'FAILED'}" for g in evidence.gates)
             return (
                 f"Evidence from execution: {gates}. Tests written from the acceptance criteria by somebody else: "
-                f"{found.trusted_passed} of {found.trusted_total} pass."
+                f"{evidence.trusted_passed} of {evidence.trusted_total} pass."
             )
     return "Evidence from execution: none."
 
@@ -231,12 +231,14 @@ async def test_task(bench: Workbench, intent: TestTask) -> None:
     prefix = f"task/{intent.task_id}/test/{intent.attempt}"
     if tree not in bench.state.scores:
         await measure(bench, tree, prefix=prefix, task_id=task.task.task_id)
+    elif current_score(bench.state, tree, now_ms=bench.now_ms) is None:
+        await measure_tree(bench, MeasureTree(tree=tree))
     score = bench.state.scores[tree]
     if score.verdict != "block":
         await bench.journal.record(
             f"{prefix}/verdict",
             agent_step(task, QA, "APPROVE_TESTS", "qa_testing", "qa_passed", evidence=(score.run_id,)),
-            system_step(task.task.task_id, "qa_passed", "AUTO_ROUTE_TO_PO", "pending_po_approval"),
+            *route_task(bench.rules.fsm, task, "qa_passed"),
             actor=QA.principal,
         )
         return
@@ -292,7 +294,7 @@ async def commit_tree(
         parent=state.commit,
         previous=last_packs(state, before=prefix),
         message=message,
-        author=who.principal.split(":", 1)[1],
+        author=bench.journal.policy.policy.commits.author or who.principal.split(":", 1)[1],
         date_s=state.created_ms // 1000,
         toolchain=bench.toolchain,
     )
@@ -322,9 +324,9 @@ def last_packs(state: object, *, before: str) -> tuple[Digest, ...]:
     from fleet.story.state import StoryState
 
     assert isinstance(state, StoryState)
-    found: tuple[Digest, ...] = ()
+    digests: tuple[Digest, ...] = ()
     for step_id, step in state.steps.items():
         for artifact in step.finished.artifacts if step.finished and not step_id.startswith(f"{before}/") else ():
             if artifact.path == PACK:
-                found = (artifact.artifact_digest,)
-    return found
+                digests = (artifact.artifact_digest,)
+    return digests

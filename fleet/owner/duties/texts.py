@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
+from fleet.context.item import fence
 from fleet.context.port import CountRequest, Pack, PackRequest, Packs
 from fleet.context.token_counter import ESTIMATE
+from fleet.engineering.terms import BYTES_PER_TOKEN
 from fleet.events.context import ContextPackBuilt, DroppedScope
+from fleet.events.decision import DecisionRejected
+from fleet.kernel.errors import FleetError
 from fleet.kernel.ids import CommandId, Digest, EntityId
+from fleet.models.profiles import USUAL_LINK
 from fleet.owner.workbench import Workbench
 from fleet.trees.service import file_text, is_test, outline, read_tree, signatures
 
-LONG_FILE = 3500
-"""Characters above which a developer is shown what a file defines, and not all of its text."""
+_FILE_PERCENT = 15
+"""Of the window: a longer file is shown to a developer by what it defines, and not by all of its text."""
 
 
 SHOWN_FILES = 30
@@ -23,6 +29,19 @@ SHOWN_FILES = 30
 
 WHOLE_FILE = 200_000
 """Characters of a file that are read for its definitions."""
+
+
+def shown_chars(bench: Workbench, role: str, *, percent: int) -> int:
+    """This share of the window, in characters, of the engine that is asked first for the role (MB-44)."""
+    budgeting, roles = bench.journal.budgeting, bench.journal.policy.policy.roles
+    window = USUAL_LINK.max_context
+    if budgeting.models is not None:
+        # Who carries the call out says what is wrong with its engines.
+        with contextlib.suppress(FleetError):
+            own = roles.role(role)
+            names = (own.name, *own.lineage)
+            window = budgeting.models.chain_for(own.model_policy, bench.model, inherits=names).entries[0].max_context
+    return window * percent // 100 * BYTES_PER_TOKEN
 
 
 async def pack_text(bench: Workbench, role: str, phase: str, task_id: EntityId | None, *, as_of: int = 0) -> str:
@@ -91,16 +110,16 @@ async def source_paths(bench: Workbench, tree: Digest) -> tuple[str, ...]:
 
 async def _chosen(bench: Workbench, tree: Digest, sources: tuple[str, ...]) -> tuple[str, ...]:
     """As many sources as a prompt shows, in order of path: those that the story is about, then the first ones."""
-    found: list[str] = []
+    chosen: list[str] = []
     if bench.knowledge is not None:
         asked = "\n".join(
             [bench.state.content.title, bench.state.content.description, *(c.text for c in bench.criteria)]
         )
         # What is no source for prompts may stand between those that are.
         ranked = await bench.knowledge.choose_files(tree, asked, limit=4 * SHOWN_FILES)
-        known = frozenset(sources)
-        found = [file.path for file in ranked if file.path in known]
-    return tuple(sorted([*dict.fromkeys([*found, *sources])][:SHOWN_FILES]))
+        paths = frozenset(sources)
+        chosen = [file.path for file in ranked if file.path in paths]
+    return tuple(sorted([*dict.fromkeys([*chosen, *sources])][:SHOWN_FILES]))
 
 
 async def design_view(bench: Workbench) -> str:
@@ -114,16 +133,34 @@ async def design_view(bench: Workbench) -> str:
     return "Repository:\n" + await outline(bench.blobs, files, paths=chosen)
 
 
-async def task_view(bench: Workbench, paths: tuple[str, ...]) -> str:
+_LAST_REFUSALS = 2
+
+
+async def refusals_text(bench: Workbench) -> str:
+    """The last designs that were turned down, and why. Empty where none was."""
+    designs = {k: d.proposed for k, d in bench.state.decisions.items() if d.proposed.category == "ARCHITECTURE"}
+    if not any(bench.state.decisions[k].status == "REJECTED" for k in designs):
+        return ""
+    said = [p for p in await bench.journal.payloads() if isinstance(p, DecisionRejected) and p.decision_id in designs]
+    parts = [
+        f"The design {designs[p.decision_id].title!r} was turned down: make another one that meets the reason.\n"
+        f"It was:\n{designs[p.decision_id].rationale}\n" + fence(p.reason, origin="whoever turned it down")
+        for p in said[-_LAST_REFUSALS:]
+    ]
+    return "".join(f"\n\n{part}" for part in parts)
+
+
+async def task_view(bench: Workbench, paths: tuple[str, ...], *, role: str = "developer") -> str:
     """What a developer sees of the repository: the files to change as they are now."""
     assert bench.state.tree is not None
     files = await read_tree(bench.blobs, bench.state.tree)
+    most = shown_chars(bench, role, percent=_FILE_PERCENT)
     parts: list[str] = []
     for path in paths:
         text = await file_text(bench.blobs, files, path, limit=WHOLE_FILE)
         if text is None:
             parts.append(f"File {path} does not exist yet.")
-        elif len(text) > LONG_FILE:
+        elif len(text) > most:
             parts.append(f"File {path} is long; it defines:\n{signatures(text)}")
         else:
             parts.append(f"File {path}:\n{text}")
@@ -135,16 +172,37 @@ def examples_module(constraints: Mapping[str, Any]) -> str:
 
     The expressions are the requester's own words; they are evaluated inside the sandbox only.
     """
-    examples = constraints.get("examples")
-    if not isinstance(examples, Mapping):
+    examples = _examples(constraints)
+    if not examples:
         return ""
-    lines = [str(examples.get("import", "")).strip(), ""]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-    cases: Any = examples.get("cases", [])  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    for number, case in enumerate(cases if isinstance(cases, list) else [], 1):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if isinstance(case, Mapping):
-            call, equals = case.get("call"), case.get("equals")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            lines += ["", f"def test_example_{number}():", f"    assert {call} == {equals}", ""]
+    lines = [str(examples.get("import", "")).strip(), ""]
+    for number, case in _cases(examples):
+        lines += ["", f"def test_example_{number}():", f"    assert {case.get('call')} == {case.get('equals')}", ""]
     return "\n".join(lines).strip() + "\n"
+
+
+def example_criteria(constraints: Mapping[str, Any], criteria: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Test of `examples_module` -> the criteria that its case names under `criterion`: one id, or a list of them."""
+    named: dict[str, tuple[str, ...]] = {}
+    for number, case in _cases(_examples(constraints)):
+        said: Any = case.get("criterion", ())
+        ids = cast("list[Any]", said) if isinstance(said, list) else [said]
+        if about := tuple(ac_id for ac_id in criteria if ac_id in ids):
+            named[f"test_example_{number}"] = about
+    return named
+
+
+def _examples(constraints: Mapping[str, Any]) -> Mapping[str, Any]:
+    examples = constraints.get("examples")
+    return cast("Mapping[str, Any]", examples) if isinstance(examples, Mapping) else {}
+
+
+def _cases(examples: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The cases with their numbers, from 1; what is no mapping is passed over."""
+    cases: Any = examples.get("cases", [])
+    for number, case in enumerate(cast("list[Any]", cases) if isinstance(cases, list) else [], 1):
+        if isinstance(case, Mapping):
+            yield number, cast("Mapping[str, Any]", case)
 
 
 async def test_path(bench: Workbench, tree: Digest, title: str) -> str:

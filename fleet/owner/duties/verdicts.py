@@ -31,11 +31,11 @@ Reasons = dict[tuple[str, str], list[str]]
 
 async def decide(sitting: Sitting) -> None:
     """The council's outcome is on record, with its tally, minority report, counterfactual winners and whole record."""
-    found = conclude(sitting.state)
+    conclusion = conclude(sitting.state)
     tokens = tokens_by_phase(sitting.bench.state, sitting.record)
     reasons = await _reasons(sitting)
-    minority = _minority(found.minority, reasons)
-    record = _whole_record(sitting, found) | {
+    minority = _minority(conclusion.minority, reasons)
+    record = _whole_record(sitting, conclusion) | {
         "ballots": [_ballot(cast.ballot, reasons) for _, cast in sorted(sitting.state.ballots.items())],
         "minority_report": minority,
         "tokens": tokens,
@@ -43,15 +43,15 @@ async def decide(sitting: Sitting) -> None:
     blobs = sitting.bench.blobs
     facts: dict[str, Any] = {
         "council_id": sitting.council_id,
-        "tally": found.result.tally.model_dump(mode="json"),
-        "decision_hash": found.decision_hash,
+        "tally": conclusion.result.tally.model_dump(mode="json"),
+        "decision_hash": conclusion.decision_hash,
         "minority_report_digest": await blobs.put(canonical_json(minority)),
         "record_digest": await blobs.put(canonical_json(record)),
     }
-    if isinstance(found.result, NoDecision):
-        await _undecided(sitting, found.result, facts)
+    if isinstance(conclusion.result, NoDecision):
+        await _undecided(sitting, conclusion.result, facts)
     else:
-        await _decided(sitting, found, found.result, facts | {"tokens": tokens})
+        await _decided(sitting, conclusion, conclusion.result, facts | {"tokens": tokens})
 
 
 async def _reasons(sitting: Sitting) -> Reasons:
@@ -68,37 +68,37 @@ def _ballot(ballot: Ballot, reasons: Reasons) -> dict[str, Any]:
     return ballot.model_dump(mode="json") | {"reasons": said}
 
 
-def _minority(found: MinorityReport, reasons: Reasons) -> dict[str, Any]:
+def _minority(report: MinorityReport, reasons: Reasons) -> dict[str, Any]:
     rejecting = [
         {"voter": r.voter, "candidate": r.candidate_id, "reasons": reasons.get((r.voter, r.candidate_id), [])}
-        for r in found.rejections
+        for r in report.rejections
     ]
     return {
         "rejecting": rejecting,
-        "untrusted_tests": [t._asdict() for t in found.untrusted_tests],
-        "questions": list(found.questions),
-        "equal_evidence": list(found.equals),
+        "untrusted_tests": [t._asdict() for t in report.untrusted_tests],
+        "questions": list(report.questions),
+        "equal_evidence": list(report.equals),
     }
 
 
-def _whole_record(sitting: Sitting, found: Conclusion) -> dict[str, Any]:
+def _whole_record(sitting: Sitting, conclusion: Conclusion) -> dict[str, Any]:
     """The decision with what it stands on, for whoever reads it without the log (CN-58)."""
-    opened, result = sitting.opened, found.result
+    opened, result = sitting.opened, conclusion.result
     on_base = next((p.on_base for p in sitting.record.said.values() if isinstance(p, TestsFiltered)), None)
     outcome = result.reason if isinstance(result, NoDecision) else result.winner or result.verdict
     return {
         "council_id": opened.council_id,
         "outcome": "decided" if isinstance(result, Decided) else "no_decision",
         "winner_or_reason": outcome,
-        "decision_hash": found.decision_hash,
+        "decision_hash": conclusion.decision_hash,
         "rule_version": opened.rule_version,
         "seed": opened.seed,
         "roster": [m.model_dump(mode="json") for m in opened.roster],
         "quorum": opened.quorum,
         "tally": result.tally.model_dump(mode="json"),
-        "candidates": [_candidate(c) for c in found.results],
+        "candidates": [_candidate(c) for c in conclusion.results],
         "evidence": [e.model_dump(mode="json") for _, e in sorted(sitting.state.evidence.items())],
-        "counterfactuals": _counterfactuals(found),
+        "counterfactuals": _counterfactuals(conclusion),
         **({"tests_on_base": on_base} if on_base is not None else {}),
     }
 
@@ -114,15 +114,15 @@ def _candidate(c: CandidateResult) -> dict[str, Any]:
     }
 
 
-def _counterfactuals(found: Conclusion) -> dict[str, Any]:
+def _counterfactuals(conclusion: Conclusion) -> dict[str, Any]:
     """Who would have won by simpler rules, with the evidence, so that everybody sees what the council added (CN-60)."""
-    return {rule: _counterfactual(c) if c is not None else None for rule, c in found.counterfactuals.items()}
+    return {rule: _counterfactual(c) if c is not None else None for rule, c in conclusion.counterfactuals.items()}
 
 
-def _counterfactual(found: Counterfactual) -> dict[str, Any]:
-    e = found.evidence
+def _counterfactual(counterfactual: Counterfactual) -> dict[str, Any]:
+    e = counterfactual.evidence
     shown = {"gates_ok": e.gates_ok, "trusted_passed": e.trusted_passed, "trusted_total": e.trusted_total} if e else {}
-    return {"candidate_id": found.candidate_id, **shown}
+    return {"candidate_id": counterfactual.candidate_id, **shown}
 
 
 def tokens_by_phase(state: StoryState, record: CouncilRecord) -> dict[str, int]:
@@ -136,7 +136,7 @@ def tokens_by_phase(state: StoryState, record: CouncilRecord) -> dict[str, int]:
     return spent
 
 
-async def _decided(sitting: Sitting, found: Conclusion, result: Decided, facts: dict[str, Any]) -> None:
+async def _decided(sitting: Sitting, conclusion: Conclusion, result: Decided, facts: dict[str, Any]) -> None:
     if sitting.record.is_advice or sitting.opened.kind == "gate":
         # A decision would be one of the story; advice is what it is, and a gate has an approval, each with its record.
         advised = CouncilDecided(
@@ -144,7 +144,7 @@ async def _decided(sitting: Sitting, found: Conclusion, result: Decided, facts: 
             decided_in=result.decided_in,
             winner=EntityId(result.winner) if result.winner else None,
             verdict=result.verdict,
-            counterfactuals=_counterfactuals(found),
+            counterfactuals=_counterfactuals(conclusion),
         )
         await sitting.say("decided", advised, by=SYSTEM)
         return
@@ -161,7 +161,7 @@ async def _decided(sitting: Sitting, found: Conclusion, result: Decided, facts: 
         **facts,
         decided_in=result.decided_in,
         winner=EntityId(result.winner),
-        counterfactuals=_counterfactuals(found),
+        counterfactuals=_counterfactuals(conclusion),
         decision_id=proposed.decision_id,
     )
     await sitting.say("decided", proposed, decided, accepted, by=SYSTEM)
@@ -170,8 +170,8 @@ async def _decided(sitting: Sitting, found: Conclusion, result: Decided, facts: 
 async def _decision(sitting: Sitting, winner: str) -> DecisionProposed:
     bench, opened, state = sitting.bench, sitting.opened, sitting.state
     chosen = state.version(winner)
-    found = chosen.evidence
-    assert found is not None, "only what was measured can win"
+    evidence = chosen.evidence
+    assert evidence is not None, "only what was measured can win"
     value = await sitting.load(chosen.digest)
     others = sorted((v for v in state.versions() if v.candidate_id != winner), key=lambda v: v.candidate_id)
     if opened.task_id is None:
@@ -182,8 +182,9 @@ async def _decision(sitting: Sitting, winner: str) -> DecisionProposed:
         title = f"Work chosen for {bench.state.tasks[opened.task_id].task.title}"[:200]
         alike = next(c.cluster_size for c in state.contenders() if c.candidate_id == winner)
         rationale = (
-            f"It passes {sum(g.ok for g in found.gates)} of {len(found.gates)} gates and {found.trusted_passed} of "
-            f"{found.trusted_total} trusted tests; {alike} of {len(state.versions())} drafts behave like it."
+            f"It passes {sum(g.ok for g in evidence.gates)} of {len(evidence.gates)} gates and "
+            f"{evidence.trusted_passed} of {evidence.trusted_total} trusted tests; "
+            f"{alike} of {len(state.versions())} drafts behave like it."
         )
         passes = {o.candidate_id: o.evidence is not None and o.evidence.gates_ok for o in others}
         alternatives = tuple(f"{name}: {'passes' if ok else 'fails'} the gates" for name, ok in passes.items())
@@ -195,7 +196,7 @@ async def _decision(sitting: Sitting, winner: str) -> DecisionProposed:
         alternatives=alternatives,
         affects=(opened.task_id,) if opened.task_id else (),
         plan_id=EntityId(bench.state.plan_id) if opened.task_id and bench.state.plan_id else None,
-        based_on=tuple(EvidenceRef(kind="run", id=r) for r in found.run_ids)
+        based_on=tuple(EvidenceRef(kind="run", id=r) for r in evidence.run_ids)
         or (EvidenceRef(kind="artifact", id=chosen.digest),),
         author=sitting.seat(chosen.author).principal,
         origin_="council",

@@ -1,21 +1,18 @@
-"""How a member of a council works on code: in one reply, in a session, or in one reply with a session to mend it."""
+"""How a member of a council works on code: in one reply, in replies that tests follow, or in a session."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from fleet.council.rounds import FRESH_TEMPERATURE
-from fleet.engineering.shown import untrusted
 from fleet.events.council import CouncilBudget, RosterMember
 from fleet.kernel.errors import ReplyMalformed
 from fleet.kernel.ids import Digest
 from fleet.owner.duties.members import Sitting
+from fleet.owner.engineering.assisted import assist, to_mend, told_again
 from fleet.owner.engineering.one_reply import change
 from fleet.owner.engineering.seats import Delivered, TreeCandidate, deliver, facts_of, terms_of, tree_candidate
 from fleet.owner.workbench import Workbench
-
-_MAX_SHOWN, _MAX_FAILURES = 20_000, 8_000
-"""Characters of its own diff and of what failed that an author is shown again."""
 
 
 def with_strategies(bench: Workbench, roster: Iterable[RosterMember]) -> tuple[RosterMember, ...]:
@@ -68,6 +65,8 @@ async def propose(sitting: Sitting, member: RosterMember, *, step: str) -> Deliv
     assert base is not None, "councils on tasks are opened on a tree"
     if member.strategy == "session":
         return await deliver(sitting, member, step=step, base=base)
+    if member.strategy == "assisted":
+        return await assist(sitting, member, step=step, base=base)
     if sitting.is_closing:
         # Nobody is asked any more. A session that had taken over hands in what it has; all else has handed in nothing.
         return await deliver(sitting, member, step=f"{step}/session", base=base)
@@ -90,29 +89,25 @@ async def mend(
     Raises:
         ReplyMalformed: there is no change.
     """
-    found = tree_candidate(await sitting.load(old))
-    assert found is not None, "who makes trees has left one"
-    if author.strategy is None:
-        new = await _changed_again(sitting, author, found, step=step, failures=failures, draw=draw)
+    previous = tree_candidate(await sitting.load(old))
+    assert previous is not None, "who makes trees has left one"
+    if author.strategy == "assisted":
+        start, own = (previous.base, "") if failures is None else (previous.tree, to_mend(previous, failures))
+        temperature = FRESH_TEMPERATURE if failures is None else None
+        new = await assist(sitting, author, step=step, base=start, own=own, temperature=temperature, draw=draw)
+    elif author.strategy is None:
+        new = await _changed_again(sitting, author, previous, step=step, failures=failures, draw=draw)
     elif failures is None:
-        new = await deliver(sitting, author, step=step, base=found.base, temperature=FRESH_TEMPERATURE, draw=draw)
+        new = await deliver(sitting, author, step=step, base=previous.base, temperature=FRESH_TEMPERATURE, draw=draw)
     else:
-        own = f"{_told(found, failures)}\nMend it, run what failed, and submit."
-        new = await deliver(sitting, author, step=step, base=found.tree, root=found.base, own=own)
+        own = f"{told_again(previous, failures)}\nMend it, run what failed, and submit."
+        new = await deliver(sitting, author, step=step, base=previous.tree, root=previous.base, own=own)
     return None if new.candidate == old else new.candidate
 
 
 async def _changed_again(
-    sitting: Sitting, author: RosterMember, found: TreeCandidate, *, step: str, failures: str | None, draw: int
+    sitting: Sitting, author: RosterMember, previous: TreeCandidate, *, step: str, failures: str | None, draw: int
 ) -> Delivered:
     if failures is None:
-        return await change(sitting, author, step=step, base=found.base, temperature=FRESH_TEMPERATURE, draw=draw)
-    own = f"{_told(found, failures)}\nMend it: write blocks against the files as they are now."
-    return await change(sitting, author, step=step, base=found.tree, own=own)
-
-
-def _told(found: TreeCandidate, failures: str) -> str:
-    return (
-        "You worked on this task before; the files are as you left them. Your changes so far:\n"
-        f"{found.diff[:_MAX_SHOWN]}\n\nThey were measured, and this fails:\n{untrusted(failures)[:_MAX_FAILURES]}"
-    )
+        return await change(sitting, author, step=step, base=previous.base, temperature=FRESH_TEMPERATURE, draw=draw)
+    return await change(sitting, author, step=step, base=previous.tree, own=to_mend(previous, failures))

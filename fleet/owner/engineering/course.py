@@ -30,6 +30,7 @@ _PATTERNS: dict[SessionEnding, StuckPattern] = {
     SessionEnding.BACK_AND_FORTH: "alternating_calls",
     SessionEnding.REFUSED_EDITS: "repeated_failure",
     SessionEnding.NO_USABLE_REPLY: "no_usable_reply",
+    SessionEnding.SUMMARISED_AGAIN: "repeated_summary",
 }
 
 
@@ -62,8 +63,8 @@ class Course:
 
     def is_done(self, step: str) -> bool:
         """Whether the step has its result."""
-        known = self._bench.state.steps.get(step)
-        return known is not None and known.finished is not None
+        record = self._bench.state.steps.get(step)
+        return record is not None and record.finished is not None
 
     @property
     def is_closing(self) -> bool:
@@ -112,10 +113,10 @@ class Course:
             return Computed({"upto": self._told + len(told), "text": text})
 
         work = replace(self._work, tool="files", op="list", about=f"reads what {told[-1].by if told else ''} said")
-        found = await self._bench.journal.compute(name, digest_of_json({"upto": len(told)}), work, said)
+        recorded = await self._bench.journal.compute(name, digest_of_json({"upto": len(told)}), work, said)
         if self.is_own(name):
-            self._told = found["upto"]
-        return with_heard(state, found["text"])
+            self._told = recorded["upto"]
+        return with_heard(state, recorded["text"])
 
     async def over(self, state: Session, reason: SessionEnding) -> None:
         """The end is on record, and the circle in which the session went (MB-41). What it left goes on as it is."""

@@ -34,7 +34,7 @@ async def _of_file(blobs: BlobStore, before: Tree, after: Tree, path: str) -> st
     new = await file_text(blobs, after, path, limit=_FILE_CHARS)
     if (path in before and old is None) or (path in after and new is None):
         return f"--- a/{path}\n+++ b/{path}\n[no text]\n"
-    found = await asyncio.to_thread(
+    diff = await asyncio.to_thread(
         unified_diff, old or "", new or "", path=path, is_new=path not in before, is_gone=path not in after
     )
-    return found or f"--- a/{path}\n+++ b/{path}\n[only its mode, or no line]\n"
+    return diff or f"--- a/{path}\n+++ b/{path}\n[only its mode, or no line]\n"

@@ -14,21 +14,21 @@ _PLAIN = ("100644", "100755")
 
 async def judged_tree(blobs: BlobStore, head: Tree, base: Tree) -> Judged:
     """The head with tests and settings of the base, also where settings stand in a file with other things."""
-    found = judged(head, base)
-    tree, merged = dict(found.tree), list[str]()
-    for change in changed_paths(base, found.tree):
+    judgement = judged(head, base)
+    tree, merged = dict(judgement.tree), list[str]()
+    for change in changed_paths(base, judgement.tree):
         path = change.path
         if not holds_settings(path):
             continue
-        entry = await _with_settings(blobs, path, base.get(path), found.tree.get(path))
-        if entry == found.tree.get(path):
+        entry = await _with_settings(blobs, path, base.get(path), judgement.tree.get(path))
+        if entry == judgement.tree.get(path):
             continue
         merged.append(path)
         if entry is None:
             del tree[path]
         else:
             tree[path] = entry
-    return found._replace(tree=tree, merged=tuple(merged))
+    return judgement._replace(tree=tree, merged=tuple(merged))
 
 
 async def _with_settings(blobs: BlobStore, path: str, old: FileEntry | None, new: FileEntry | None) -> FileEntry | None:

@@ -10,17 +10,21 @@ from fleet.engineering.one_reply import Made, make_files
 from fleet.engineering.shown import is_binary, untrusted
 from fleet.engineering.terms import BYTES_PER_TOKEN
 from fleet.events.council import RosterMember
+from fleet.kernel.digest import digest_of, digest_of_json
 from fleet.kernel.errors import ReplyMalformed
-from fleet.kernel.ids import Digest
+from fleet.kernel.ids import Digest, StepId
 from fleet.models.replies.change_reply import FileEdit, edits_in
 from fleet.owner.duties.members import Sitting, request_of, task_paths, work_of
 from fleet.owner.duties.texts import WHOLE_FILE
+from fleet.owner.engineering.desk import new_syntax_errors
 from fleet.owner.engineering.seats import Delivered, candidate_of, facts_of, shared_material
+from fleet.owner.journal.steps import Computed
 from fleet.trees.service import file_text, read_changes, read_tree, signatures
 from fleet.trees.tree import FileEntry, Tree, encode_tree
 
 _SHOWN_PERCENT = 40
 """Of the window, for the files themselves; the rest is for pack, listing, rules and the reply."""
+_MOST_READ = 2 << 20
 _MOST_CHOSEN = 12
 """Files that are shown where nobody named any: those that the task seems to be about."""
 
@@ -34,12 +38,14 @@ async def change(
     own: str = "",
     temperature: str | None = None,
     draw: int = 0,
+    must_parse: bool = False,
 ) -> Delivered:
     """The candidate that the member's reply makes of the files of `base`. Blocks that do not fit are told once.
 
     Args:
         step: name of the reply below its council; the second one is named `<step>/again`.
         own: what this reply alone is told.
+        must_parse: a reply after which a file is no valid code any more does not fit.
 
     Raises:
         ReplyMalformed: twice no blocks that fit, or no change.
@@ -49,7 +55,10 @@ async def change(
     shown = await _shown(sitting, member, base, tree)
     shared = f"{await shared_material(sitting, base)}\n\n{shown}"
     told = own
+    problems: Sequence[str] = ("the council is over",)
     for name in (step, f"{step}/again"):
+        if must_parse and sitting.is_closing and not is_done(sitting, name):
+            break
         request = await request_of(
             bench, sitting.record, member, "change", shared=shared, own=told, temperature=temperature, draw=draw
         )
@@ -60,6 +69,8 @@ async def change(
         answer = await bench.journal.ask(f"{sitting.council_id}/{name}", request, work)
         tokens += answer.usage.tokens_in + answer.usage.tokens_out
         made = await _made(sitting, tree, edits_in(answer.value))
+        if must_parse and not made.problems:
+            made = made._replace(problems=await _unparsed(sitting, member, name, tree, made))
         if not made.problems:
             candidate = await candidate_of(bench, await _stored(sitting, tree, made), _subject(sitting))
             if candidate is not None:
@@ -69,6 +80,29 @@ async def change(
         again = f"Your last change was not made, because:\n{untrusted(listed)}\nWrite the whole change again."
         told = "\n\n".join(part for part in (own, again) if part)
     raise ReplyMalformed(f"the change of {member.member_id} does not fit: {'; '.join(problems)[:500]}")
+
+
+def is_done(sitting: Sitting, step: str) -> bool:
+    """Whether this step of the council has its result."""
+    record = sitting.bench.state.steps.get(StepId(f"{sitting.council_id}/{step}"))
+    return record is not None and record.finished is not None
+
+
+async def _unparsed(sitting: Sitting, member: RosterMember, name: str, tree: Tree, made: Made) -> tuple[str, ...]:
+    """What is no valid code any more. It is on record: whoever reads the files again may have less time."""
+    blobs = sitting.bench.blobs
+
+    async def effect() -> Computed:
+        texts = {
+            path: (await file_text(blobs, tree, path, limit=_MOST_READ) or "", text)
+            for path, text in made.texts.items()
+        }
+        return Computed({"problems": await new_syntax_errors(texts)})
+
+    work = replace(work_of(sitting.record, member, "draft"), tool="files", op="read", about="whether the change parses")
+    request = digest_of_json({"base": digest_of(encode_tree(tree)), "texts": dict(made.texts)})
+    recorded = await sitting.bench.journal.compute(f"{sitting.council_id}/{name}/parsed", request, work, effect)
+    return tuple(recorded["problems"])
 
 
 def _subject(sitting: Sitting) -> Digest:

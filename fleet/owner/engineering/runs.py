@@ -12,7 +12,11 @@ from fleet.engineering.commands import (
     changed_line,
     ended_as,
     failure_of,
+    format_call,
+    formatters_of,
     found_by,
+    lint_call,
+    linters_of,
     named_files,
     spec_of,
     told_of_tests,
@@ -31,7 +35,7 @@ from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import LiveFolder, RunResult, RunSpec
 from fleet.sandbox.service.runs import language_of, toolchain_for
 from fleet.trees.port import BlobStore
-from fleet.trees.service import file_text, read_changes
+from fleet.trees.service import file_text, read_changes, read_tree
 from fleet.trees.tree import Tree, changed_paths
 from fleet.workspace.service.results import parse_junit
 
@@ -71,12 +75,30 @@ async def run_call(bench: Workbench, step: str, work: Work, call: SessionCall, s
         return Outcome("result", f"Not executed: {error.message}.", state.head)
     result = await bench.journal.run(step, spec, work)
     command = call.text("command")
-    known = await _lines_of(bench.blobs, files.tree, named_files(command, call.text("cwd"), files.tree))
-    lines = output_lines(await printed(bench.blobs, result), command=command, known=known)
+    source_lines = await _lines_of(bench.blobs, files.tree, named_files(command, call.text("cwd"), files.tree))
+    lines = output_lines(await printed(bench.blobs, result), command=command, known=source_lines)
     if call.name == "search" and result.exit_code in (0, 1):
         return _found(call, lines if result.exit_code == 0 else [], result, state)
     outcome = await _ended(bench.blobs, call, spec, result, lines, state)
     return await _with_tests(bench, outcome, result) if call.name == "tests" else outcome
+
+
+async def format_changes(blobs: BlobStore, base: Digest, head: Tree) -> SessionCall | None:
+    """What asks the formatter that the base configures about the files that are new or changed; None for none."""
+    before = await read_tree(blobs, base)
+    pyproject = await file_text(blobs, before, "pyproject.toml") or ""
+    return format_call(formatters_of(before, pyproject), _changed(before, head))
+
+
+async def lint_changes(blobs: BlobStore, base: Digest, head: Tree) -> SessionCall | None:
+    """What asks the linters that the base configures; as `format_changes`."""
+    before = await read_tree(blobs, base)
+    pyproject = await file_text(blobs, before, "pyproject.toml") or ""
+    return lint_call(linters_of(before, pyproject), _changed(before, head))
+
+
+def _changed(before: Tree, head: Tree) -> list[str]:
+    return [change.path for change in changed_paths(before, head) if change.path in head]
 
 
 def _found(call: SessionCall, lines: list[str], result: RunResult, state: Session) -> Outcome:

@@ -13,6 +13,7 @@ from fleet.kernel.digest import canonical_json, digest_of_json
 from fleet.kernel.errors import FleetError, ReplyMalformed
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
+from fleet.models.profiles import USUAL_LINK
 from fleet.owner.duties.members import Sitting, request_of, work_of
 from fleet.owner.engineering.diffs import tree_diff
 from fleet.owner.engineering.evidence_tree import judged_tree
@@ -27,14 +28,12 @@ from fleet.workspace.service.workspace import PROTECTED_FROM_AUTHORS, Applied, W
 _NO_LIMIT = 1 << 40
 _FORKED = 10
 """More draws than a session has repairs."""
-_WINDOW, _OUTPUT = 32_768, 4_096
-"""Of an engine that is not known any more: a council that began with it goes on with what most engines hold."""
 
 
 class WorkFacts(NamedTuple):
     """What the work of a member rests on: tokens of prompt and reply together, and of the reply."""
 
-    strategy: Literal["draft", "session", "cascade"]
+    strategy: Literal["draft", "assisted", "session", "cascade"]
     window: int
     output: int
     reason: str = ""
@@ -51,7 +50,8 @@ def terms_of(bench: Workbench, member: RosterMember) -> SessionTerms:
 def facts_of(bench: Workbench, member: RosterMember) -> WorkFacts:
     """The engine that is asked first for this member; that of most engines where it is not known any more."""
     models, roles = bench.journal.budgeting.models, bench.journal.policy.policy.roles
-    unknown = WorkFacts("draft", _WINDOW, _OUTPUT)
+    # A council that began with an engine that is not known any more goes on with what most engines hold.
+    unknown = WorkFacts("draft", USUAL_LINK.max_context, USUAL_LINK.max_output)
     if models is None:
         return unknown
     role = roles.role(member.role)
@@ -169,27 +169,27 @@ async def candidate_of(bench: Workbench, head: Digest, base: Digest) -> Digest |
 async def code_of(sitting: Sitting, content: Digest) -> str:
     """What those who judge a candidate are shown of it."""
     value = await sitting.load(content)
-    found = tree_candidate(value)
-    return found.diff if found else "\n".join(str(edit["content"]).rstrip() for edit in value["edits"])
+    candidate = tree_candidate(value)
+    return candidate.diff if candidate else "\n".join(str(edit["content"]).rstrip() for edit in value["edits"])
 
 
 async def applied(sitting: Sitting, space: WorkspaceService, content: Digest, onto: Digest) -> Applied:
     """The tree that evidence of a candidate is taken of, or why there is none: that of a session, or with its edits."""
     value, bench = await sitting.load(content), sitting.bench
-    found = tree_candidate(value)
-    if found is not None:
-        return await _applied(bench.blobs, found, onto)
+    candidate = tree_candidate(value)
+    if candidate is not None:
+        return await _applied(bench.blobs, candidate, onto)
     return await space.apply(onto, value["edits"], protect=PROTECTED_FROM_AUTHORS, toolchain=bench.toolchain)
 
 
-async def _applied(blobs: BlobStore, found: TreeCandidate, onto: Digest) -> Applied:
+async def _applied(blobs: BlobStore, candidate: TreeCandidate, onto: Digest) -> Applied:
     """The session's changes on `onto`, judged by the tests that were there before.
 
     What is measured is what is committed: changes of existing tests, and of what decides how work is judged, are not in
     it. Changes that the story's tree has made otherwise meanwhile are problems.
     """
-    base, head = await read_tree(blobs, found.base), await read_tree(blobs, found.tree)
-    there = base if found.base == onto else await read_tree(blobs, onto)
+    base, head = await read_tree(blobs, candidate.base), await read_tree(blobs, candidate.tree)
+    there = base if candidate.base == onto else await read_tree(blobs, onto)
     on_top = moved(base, head, there)
     if on_top.conflicts:
         named = ", ".join(on_top.conflicts[:10])

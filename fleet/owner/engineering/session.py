@@ -7,6 +7,7 @@ way is asked for by its key, begins at the recorded files, and counts once.
     <step>/begin             PURE   the terms, fixed from here on
     <step>/<n>               PURE   the n-th reply
     <step>/<n>/call/1        PURE   the changes so far, beside a reply that is the summary of what was said
+    <step>/<n>/call/<m>/format  KEYED  what the formatter of the base says of a first submission
     <step>/<n>/told          PURE   what people said before the n-th reply; absent where they said nothing
     <step>/<n>/call/<m>      PURE   a look or an edit: the files before and after
                              KEYED  a command: a run on the files as they were recorded last
@@ -57,9 +58,10 @@ from fleet.models.replies.session_reply import SessionReply
 from fleet.models.routing.routing import estimate_tokens
 from fleet.owner.engineering.course import Course
 from fleet.owner.engineering.desk import Desk
-from fleet.owner.engineering.runs import RUNS, Files, run_call
+from fleet.owner.engineering.runs import RUNS, Files, format_changes, lint_changes, run_call
 from fleet.owner.journal.step_records import cost_of_failure
 from fleet.owner.journal.steps import Computed, Work
+from fleet.owner.tools.decisions import require_budget
 from fleet.owner.workbench import Workbench
 from fleet.story.sessions.steps import step_of_turn
 
@@ -71,8 +73,10 @@ _FRAME_TOKENS = 1_000
 STEP_OF: Mapping[str, str] = {
     "read": "files.read",
     "files": "files.list",
+    "symbols": "files.read",
     "edit": "files.edit",
     "write": "files.edit",
+    "patch": "files.edit",
     "submit": "files.diff",
     "run": "exec.run",
     "tests": "tests.pytest",
@@ -137,7 +141,8 @@ _ALL_TESTS = SessionCall(name="tests", args={})
 def _tested(review: Outcome, tests: Outcome) -> Outcome:
     """The review of a submission whose author left its last change untested, with the tests that ran for it."""
     told = f"{review.text}\nThe tests had not run since your last change; they ran now: {tests.text}"
-    return replace(review, text=told, wall_ms=tests.wall_ms, sandbox_ms=tests.sandbox_ms)
+    wall_ms, sandbox_ms = review.wall_ms + tests.wall_ms, review.sandbox_ms + tests.sandbox_ms
+    return replace(review, text=told, wall_ms=wall_ms, sandbox_ms=sandbox_ms)
 
 
 class _Loop:
@@ -169,8 +174,8 @@ class _Loop:
 
         work = replace(given.work, tool="files", op="list")
         request = digest_of_json({"base": given.base})
-        found = await bench.journal.compute(f"{given.step}/begin", request, work, fixed)
-        return cls(bench, given, SessionTerms.model_validate(found["terms"]), Digest(found["base"]))
+        recorded = await bench.journal.compute(f"{given.step}/begin", request, work, fixed)
+        return cls(bench, given, SessionTerms.model_validate(recorded["terms"]), Digest(recorded["base"]))
 
     def name_of(self, step: Ask | Carry | Recall) -> str:
         """The name under which this step is on record."""
@@ -242,8 +247,8 @@ class _Loop:
                     raise
                 if left_s <= 0:
                     raise _gave_up(error, self._is.work.seat.principal, self.terms.wall_s) from error
-                wanted = error.details.get("retry_after_s")
-                wait_s = min(max(pause_s, wanted if isinstance(wanted, int | float) else 0), left_s)
+                asked_s = error.details.get("retry_after_s")
+                wait_s = min(max(pause_s, asked_s if isinstance(asked_s, int | float) else 0), left_s)
             await self._bench.clock.sleep(wait_s)
             pause_s, left_s = min(2 * pause_s, _LONGEST_PAUSE_S), left_s - wait_s
 
@@ -283,18 +288,50 @@ class _Loop:
 
         # The refusal is the result, and stays so under another policy: what came after it was done without the call.
         work = replace(self._is.work, tool="files", op="list", about=f"{carry.call.name} is not allowed")
-        found = await self._bench.journal.compute(denied, carry.call.digest, work, refused)
-        return Outcome("result", found["text"], state.head)
+        recorded = await self._bench.journal.compute(denied, carry.call.digest, work, refused)
+        return Outcome("result", recorded["text"], state.head)
 
     async def _made(self, state: Session, call: SessionCall, step: str) -> Outcome:
+        if step not in self._bench.state.steps:
+            await require_budget(self._bench, self._is.work.seat.role, self._is.work.task_id)
         if call.name in RUNS:
             return await self._run(state, call, step)
         outcome = await self._compute(state, call, step)
+        outcome = await self._with_hints(state, outcome, step)
         tests = f"{step}/tests"
         is_over = self.course.is_closing and not self.course.is_done(tests)
         if outcome.kind != "review" or state.is_tested or state.head == state.base or is_over:
             return outcome
         return _tested(outcome, await self._run(state, _ALL_TESTS, tests))
+
+    async def _with_hints(self, state: Session, review: Outcome, step: str) -> Outcome:
+        """The review with what formatter and linters of the base say of what was changed; that fails nothing."""
+        if review.kind != "review" or state.head == state.base:
+            return review
+        head, terms = await self._desk.tree(state.head), state.terms
+        if terms.is_formatted:
+            call = await format_changes(self._bench.blobs, state.base, head)
+            said = "The repository's own formatter would change this"
+            review = await self._with_hint(state, review, f"{step}/format", call, said)
+        if terms.is_linted:
+            call = await lint_changes(self._bench.blobs, state.base, head)
+            said = "The repository's own linters say this of the files you changed, also of old lines"
+            review = await self._with_hint(state, review, f"{step}/lint", call, said)
+        return review
+
+    async def _with_hint(
+        self, state: Session, review: Outcome, step: str, call: SessionCall | None, said: str
+    ) -> Outcome:
+        is_over = self.course.is_closing and not self.course.is_done(step)
+        if call is None or is_over:
+            return review
+        try:
+            outcome = await self._run(state, call, step)
+        except PolicyDenied:
+            return review  # where no command may run, nothing is said
+        wall_ms, sandbox_ms = review.wall_ms + outcome.wall_ms, review.sandbox_ms + outcome.sandbox_ms
+        told = f"{review.text}\n{said}; it is no failure: {outcome.text}" if outcome.kind == "failure" else review.text
+        return replace(review, text=told, wall_ms=wall_ms, sandbox_ms=sandbox_ms)
 
     async def _run(self, state: Session, call: SessionCall, step: str) -> Outcome:
         files = Files(self._is.step, await self._desk.tree(state.head), await self._desk.root(state.head))
@@ -314,8 +351,8 @@ class _Loop:
             return Computed({**result, **said}, (state.head, looked.head))
 
         request = digest_of_json({"call": call.model_dump(mode="json"), "head": state.head})
-        found = await self._bench.journal.compute(step, request, self._work_of(call), effect)
-        return Outcome(found["kind"], found["text"], Digest(found["head"]), brief=found["brief"], ends=ends)
+        recorded = await self._bench.journal.compute(step, request, self._work_of(call), effect)
+        return Outcome(recorded["kind"], recorded["text"], Digest(recorded["head"]), brief=recorded["brief"], ends=ends)
 
     def _work_of(self, call: SessionCall) -> Work:
         tool, _, op = STEP_OF[call.name].partition(".")

@@ -163,10 +163,10 @@ class Journal(StoryStream):
 
         Raises SandboxUnavailable while it cannot be ended.
         """
-        known = self.state.steps.get(step_id)
-        if known is None or known.started.request_digest == spec.digest:
+        step = self.state.steps.get(step_id)
+        if step is None or step.started.request_digest == spec.digest:
             return None
-        for key in run_attempts(self.story_id, step_id, known.started.request_digest):
+        for key in run_attempts(self.story_id, step_id, step.started.request_digest):
             try:
                 await self._sandbox.cancel(key)
                 seen = await self._sandbox.progress(key, wait_s=_ENDING_S)
@@ -191,7 +191,7 @@ class Journal(StoryStream):
                 quantities=("wall_ms", "gpu_ms"),
             )
         except BudgetExceeded as error:
-            raise await self._exceeded(error) from error
+            raise await self.exceeded(error) from error
 
     async def cancel_run(self, key: RunKey) -> None:
         """The run of this key is being ended, wherever it is under way."""
@@ -266,9 +266,9 @@ class Journal(StoryStream):
         step_id = StepId(step)
         finished = self._finished(step_id)
         if finished is None:
-            found = await effect()
+            outcome = await effect()
             started = await self._starting(step_id, request, work, StepTerms("tool", "PURE", _COMPUTED_S))
-            payload = await finished_effect(self.blobs, step_id, found.result, trees=found.trees)
+            payload = await finished_effect(self.blobs, step_id, outcome.result, trees=outcome.trees)
             finished = await self.finish(started, payload, step_id=step_id, actor=work.seat.principal)
         return json.loads(await self.blobs.get(finished.result_digest))
 
@@ -299,9 +299,9 @@ class Journal(StoryStream):
         # The blob of the request has the digest that the step names, so that a person can be shown what was sent.
         digest = await self.blobs.put(canonical_json(request))
         finished = self._finished(step_id)
-        known = self.state.steps.get(step_id)
-        if finished is None and known is not None and known.resolution != "not_happened":
-            await self._settle(known, work, probe)
+        step_state = self.state.steps.get(step_id)
+        if finished is None and step_state is not None and step_state.resolution != "not_happened":
+            await self._settle(step_state, work, probe)
             finished = self._finished(step_id)
         if finished is not None:
             require_sent(self.state.steps[step_id], digest)
@@ -386,8 +386,8 @@ class Journal(StoryStream):
         step_id = StepId(step)
         finished = self._finished(step_id)
         if finished is None:
-            request, digest = self._as_started(step_id, replace(request, tag=self._tag(work)))
-            request = await self._counted(request)
+            request = self.budgeting.bounded(await self._counted(replace(request, tag=self._tag(work))))
+            request, digest = self._as_started(step_id, request)
             request = await self._reserved(step_id, request, digest, work, timeout_s=timeout_s)
             self._asking.append(step_id)
             try:
@@ -463,7 +463,7 @@ class Journal(StoryStream):
             except BudgetExceeded as error:
                 # What calls under way hold may be more than they use: only what they leave says that there is none.
                 if not self._asking:
-                    raise await self._exceeded(error) from error
+                    raise await self.exceeded(error) from error
             await self._call_ended.wait()
 
     async def _taken(
@@ -493,7 +493,7 @@ class Journal(StoryStream):
             raise
         return bounded
 
-    async def _exceeded(self, error: BudgetExceeded) -> BudgetExceeded:
+    async def exceeded(self, error: BudgetExceeded) -> BudgetExceeded:
         """The limit that stopped a call is on record, once; the error says how the story goes on."""
         exhausted = exhaustion_of(error)
         if exhausted is None:
@@ -538,18 +538,18 @@ class Journal(StoryStream):
 
         A step that was started with another request is started again: both requests are on record (RC-58).
         """
-        step_id, known = started.step_id, self.state.steps.get(started.step_id)
-        if known is not None and self.is_open(step_id, started.request_digest):
-            return known.started.key
-        phase = f"{step_id}/start" if known is None else f"{step_id}/start/{known.attempt + 1}"
+        step_id, step = started.step_id, self.state.steps.get(started.step_id)
+        if step is not None and self.is_open(step_id, started.request_digest):
+            return step.started.key
+        phase = f"{step_id}/start" if step is None else f"{step_id}/start/{step.attempt + 1}"
         await self.record(phase, started, *also, actor=started.principal)
         return started.key
 
     async def _start(self, step_id: StepId, request: Digest, work: Work, terms: StepTerms, *also: Payload) -> RunKey:
         """As `begin`, for a step of this request that the policy allows."""
-        known = self.state.steps.get(step_id)
-        if known is not None and self.is_open(step_id, request):
-            return known.started.key
+        step = self.state.steps.get(step_id)
+        if step is not None and self.is_open(step_id, request):
+            return step.started.key
         return await self.begin(await self._starting(step_id, request, work, terms), *also)
 
     async def _starting(self, step_id: StepId, request: Digest, work: Work, terms: StepTerms) -> StepStarted:
@@ -586,7 +586,10 @@ class Journal(StoryStream):
             case NeedsApproval():
                 call = {"tool": work.tool, "op": work.op, "args": dict(work.args), "tree": self.state.tree}
                 call |= {"role": seat.role, "principal": seat.principal, "step": step_id, "task": work.task_id}
-                consent = request_consent(self.state, decision, requester=SYSTEM, call=call, now_ms=self.clock.now_ms())
+                most, now_ms = self.policy.fsm.limits.expiries_before_park, self.clock.now_ms()
+                consent = request_consent(
+                    self.state, decision, requester=SYSTEM, call=call, now_ms=now_ms, most_unanswered=most
+                )
                 if consent.card:
                     await self.blobs.put(consent.card)
                 if consent.records:

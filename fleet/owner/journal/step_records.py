@@ -82,7 +82,7 @@ def started_step(
         request: digest of what is asked for; its document is stored.
         decision: of the policy, on this step.
     """
-    known = state.steps.get(step_id)
+    step = state.steps.get(step_id)
     return StepStarted(
         step_id=step_id,
         kind=terms.kind,
@@ -94,7 +94,7 @@ def started_step(
         as_role=work.seat.role,
         principal=work.seat.principal,
         request_digest=request,
-        key=step_key(state.story_id, step_id, request, known.attempt + 1 if known else 1),
+        key=step_key(state.story_id, step_id, request, step.attempt + 1 if step else 1),
         deadline_ms=now_ms + terms.wall_s * 1000,
         policy=PolicyRef(rule_id=decision.rule_id, digest=decision.policy_digest),
         approval_id=decision.obligations.consumes if isinstance(decision, Allowed) else None,
@@ -320,8 +320,8 @@ def cost_of_failure(error: FleetError) -> Cost:
 
 
 def _numbers(error: FleetError, name: str) -> dict[str, Any]:
-    found = error.details.get(name)
-    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+    value = error.details.get(name)
+    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
 def _excerpt(result: RunResult) -> str | None:

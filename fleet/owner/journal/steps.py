@@ -47,8 +47,8 @@ class StepPolicy:
     ) -> Allowed | NeedsApproval | Denied:
         """Whether the story's own procedures may start this step now (RT-30)."""
         asked = (tool, op, principal, role, self.phase(state), state.tree, state.rigor)
-        if not args and (known := self._allowed.get(asked)) is not None:
-            return known
+        if not args and (allowed := self._allowed.get(asked)) is not None:
+            return allowed
         decision = decide_step(
             tool,
             op,

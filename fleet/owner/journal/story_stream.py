@@ -95,14 +95,14 @@ class StoryStream:
 
     async def _restore(self) -> bool:
         """Begin from the snapshot. False when there is none that the log confirms."""
-        found = await self._cached()
-        if found is None or self._snapshots is None:
+        cached = await self._cached()
+        if cached is None or self._snapshots is None:
             return False
-        tail = await self._log.read(self.stream, after=found.version - 1)
-        if (state := confirmed_state(found, tail)) is None:
+        tail = await self._log.read(self.stream, after=cached.version - 1)
+        if (state := confirmed_state(cached, tail)) is None:
             return False
-        self._state, self._snapped = state, found.version
-        self._head = Head(version=found.version, hash=found.hash, epoch=self._epoch)
+        self._state, self._snapped = state, cached.version
+        self._head = Head(version=cached.version, hash=cached.hash, epoch=self._epoch)
         self._commands.update(await self._log.commands(self.stream))
         await self._take(tail[1:])
         return True
@@ -111,8 +111,8 @@ class StoryStream:
         if self._snapshots is None:
             return None
         with contextlib.suppress(FleetError):
-            found = await self._snapshots.get(self.stream)
-            return found if found and found.version > 0 and found.schema == state_schema() else None
+            snapshot = await self._snapshots.get(self.stream)
+            return snapshot if snapshot and snapshot.version > 0 and snapshot.schema == state_schema() else None
         return None
 
     async def _catch_up(self) -> None:
@@ -233,21 +233,21 @@ class StoryStream:
 
     async def _require_history(self) -> None:
         """The log still holds what this owner knows of. Raises LogRegressed, and refuses the stream, otherwise."""
-        known = self._head
-        if known.version == 0:
+        head = self._head
+        if head.version == 0:
             return
-        found = await self._log.read(self.stream, after=known.version - 1, limit=1)
-        if found and found[0].hash == known.hash:
+        events = await self._log.read(self.stream, after=head.version - 1, limit=1)
+        if events and events[0].hash == head.hash:
             return
-        what = "holds another event there" if found else "ends before it"
-        reason = f"version {known.version} was acknowledged to the owner under epoch {self._epoch} and the log {what}"
+        what = "holds another event there" if events else "ends before it"
+        reason = f"version {head.version} was acknowledged to the owner under epoch {self._epoch} and the log {what}"
         with contextlib.suppress(StoreError):
             await self._log.refuse(self.stream, reason=reason)
         raise LogRegressed(
             f"{self.stream} went back in time: {reason}; nothing more is written to it until an operator runs "
             f"`fleet accept-loss {self.stream}`",
             stream=self.stream,
-            version=known.version,
+            version=head.version,
         )
 
     async def _snapshot(self) -> None:

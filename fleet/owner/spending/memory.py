@@ -38,12 +38,12 @@ class MemoryDaySpending:
 
     async def settle(self, hold: SpendingHold, actual: Spend) -> bool:
         """What was really used has replaced the hold."""
-        known = self._open.pop(hold.hold_id, None)
-        if known is None:
+        opened = self._open.pop(hold.hold_id, None)
+        if opened is None:
             return False
         self._settled.add(hold.hold_id)
-        for scope in known.scopes:
-            self._totals[scope, known.day] = settle(self._of(scope, known.day), known.need, actual)
+        for scope in opened.scopes:
+            self._totals[scope, opened.day] = settle(self._of(scope, opened.day), opened.need, actual)
         return True
 
     async def totals(self, scopes: Sequence[BudgetScope], day: str) -> tuple[BudgetTotals, ...]:

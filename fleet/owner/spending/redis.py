@@ -149,9 +149,9 @@ class RedisDaySpending:
 
 
 def _totals(flat: Any) -> BudgetTotals:
-    found = {name.decode(): int(value) for name, value in pairs(flat).items()}
-    return BudgetTotals(spent=_spend(found, "s"), reserved=_spend(found, "r"))
+    fields = {name.decode(): int(value) for name, value in pairs(flat).items()}
+    return BudgetTotals(spent=_spend(fields, "s"), reserved=_spend(fields, "r"))
 
 
-def _spend(found: Mapping[str, int], prefix: str) -> Spend:
-    return Spend(**{name: found.get(f"{prefix}:{name}", 0) for name in QUANTITIES})
+def _spend(fields: Mapping[str, int], prefix: str) -> Spend:
+    return Spend(**{name: fields.get(f"{prefix}:{name}", 0) for name in QUANTITIES})

@@ -21,7 +21,7 @@ from fleet.models.acting.state import ObservationKind, call_digest
 from fleet.models.replies.json_reply import normalise_output
 from fleet.owner.journal.step_records import denied_call, failed_step, finished_call, started_step
 from fleet.owner.journal.steps import StepTerms, Work, approvals_of
-from fleet.owner.tools.decisions import call_tool, context_of, facts_of
+from fleet.owner.tools.decisions import call_tool, context_of, facts_of, require_budget
 from fleet.owner.workbench import Workbench
 from fleet.policy.rules.calls import Allowed, CallFacts, ToolCall, request_document
 from fleet.policy.rules.policy import decide
@@ -47,16 +47,20 @@ class ActingCalls:
         """What came of the call; it is carried out only if the record does not say it yet.
 
         Raises:
+            BudgetExceeded: the story, its task or the role has used up a budget, and the call was not begun before.
             SandboxUnavailable, ToolTimeout, StoreUnavailable: nothing could carry it out now; later, by the same name.
         """
         facts = self._facts()
         request = await self._bench.blobs.put(canonical_json(request_document(call, facts)))
-        known = self._bench.state.steps.get(step_id)
-        finished = known.finished if known is not None else None
+        step = self._bench.state.steps.get(step_id)
+        finished = step.finished if step is not None else None
         return await self._seen(finished or await self._decided(step_id, call, facts, request))
 
     async def _decided(self, step_id: StepId, call: ToolCall, facts: CallFacts, request: Digest) -> StepFinished:
         bench = self._bench
+        if not bench.journal.is_open(step_id, request):
+            # The story parks until somebody raises the limit. A refusal on record would outlive it.
+            await require_budget(bench, facts.role, self._work.task_id)
         policy = bench.journal.policy.policy
         decision = decide(call, facts, policy=policy, approvals=approvals_of(bench.state), now_ms=bench.now_ms)
         wall_s = decision.obligations.timeout_s if isinstance(decision, Allowed) else 0

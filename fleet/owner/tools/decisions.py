@@ -14,6 +14,7 @@ from fleet.policy.rules.calls import CallFacts, NeedsApproval, Obligations, Tool
 from fleet.policy.rules.policy import obligations_of
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.sandbox.service.runs import project_language
+from fleet.story.allowance import used_up
 from fleet.story.commands.calls import call_facts
 from fleet.story.commands.command import Caller
 from fleet.tools.port import ToolContext
@@ -72,8 +73,16 @@ def facts_of(
         epoch=epoch,
         current_epoch=journal.epoch,
         tree=tree,
+        budgets=journal.budgeting.limits,
         now_ms=bench.now_ms,
     )
+
+
+async def require_budget(bench: Workbench, role: str, task_id: EntityId | None) -> None:
+    """A tool call may start. Raises BudgetExceeded, with the limit on record, when one is used up (MB-25)."""
+    over = used_up(bench.state, bench.journal.budgeting.limits, role=role, task_id=task_id, now_ms=bench.now_ms)
+    if over is not None:
+        raise await bench.journal.exceeded(over)
 
 
 async def context_of(

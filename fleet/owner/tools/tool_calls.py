@@ -244,8 +244,8 @@ class ToolCalls:
         await self._record(f"{started.step_id}/unknown/{step.attempt}", *payloads)
 
     async def _finish(self, step: Step, finished: StepFinished, *more: Payload) -> None:
-        known = self._bench.state.steps[finished.step_id]
-        if known.finished is None:
+        record = self._bench.state.steps[finished.step_id]
+        if record.finished is None:
             await self._record(f"{finished.step_id}/finish", finished, *more)
 
     async def _record(self, phase: str, *payloads: Payload) -> None:

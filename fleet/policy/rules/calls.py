@@ -60,7 +60,8 @@ class CallFacts:
     """Who has the task."""
     is_read_only: bool = False
     """Planning steps, critics and voters are offered reading only (RT-35)."""
-    is_over_budget: bool = False
+    used_up: str = ""
+    """Which budget of the story is used up, in words; empty while there is room."""
     tree: Digest | None = None
     """The workspace that the call is about."""
     environment: str | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.types import Phase
+from fleet.policy.addresses import host_is_listed
 from fleet.policy.arguments import argument_problems, glob_matches, host_of, path_problems, texts_of
 from fleet.policy.capabilities import ArgSpec, Capability
 from fleet.policy.commands.git import git_target, parse_git_address
@@ -180,7 +181,7 @@ def _is_listed(case: CallCase, spec: ArgSpec, text: str) -> bool:
             if host == PREVIEW_HOST and case.capability.declared.scope == "workspace":
                 return True
             return host is not None and all(
-                _has_host(hosts, host) for hosts in (targets.hosts, sorted(grant.hosts) or targets.hosts)
+                host_is_listed(host, hosts) for hosts in (targets.hosts, sorted(grant.hosts) or targets.hosts)
             )
         case "repository":
             return _is_listed_repository(case, text)
@@ -204,11 +205,7 @@ def _is_listed_repository(case: CallCase, text: str) -> bool:
     except InvalidInput:
         return False
     hosts = sorted(case.grant.hosts) or [address.host]
-    return git_target(case.policy.targets.git, address) is not None and _has_host(hosts, address.host)
-
-
-def _has_host(listed: Iterable[str], host: str) -> bool:
-    return any(host == name or (name.startswith(".") and host.endswith(name)) for name in listed)
+    return git_target(case.policy.targets.git, address) is not None and host_is_listed(address.host, hosts)
 
 
 CHECKS: tuple[Callable[[CallCase], Refusal | None], ...] = (

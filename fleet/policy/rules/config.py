@@ -24,8 +24,16 @@ from fleet.policy.targets import Targets
 _ANY = "*"
 
 
+class CommitsConfig(Frozen):
+    """What the commits of stories say of who made them; they are never signed, and never in the user's name."""
+
+    author: Annotated[str | None, Field(pattern=r"^[^<>\x00-\x1f]{1,100} <[^<>\s\x00-\x1f]{1,200}>$")] = None
+    """`Name <mail>`, author and committer alike; None names the agent of each task."""
+
+
 class _Document(Frozen):
     targets: Targets = Targets()
+    commits: CommitsConfig = CommitsConfig()
     toolchains: dict[ToolchainName, ToolchainConfig] = Field(default_factory=lambda: dict(DEFAULT_TOOLCHAINS))
     services: ServicesConfig = ServicesConfig()
     tools: Annotated[dict[str, tuple[Declaration, ...]], Field(min_length=1)]
@@ -53,6 +61,9 @@ class Policy:
 
     services: ServicesConfig = ServicesConfig()
     """Recipes of side services (RC-101). Looked at when a run starts, not when a call is decided."""
+
+    commits: CommitsConfig = CommitsConfig()
+    """No decision depends on it, so the digest leaves it out; a commit says it itself."""
 
     digest: Digest = field(init=False)
     """Digest of all of it: equal calls under equal digests get equal decisions (RT-31)."""
@@ -141,6 +152,7 @@ def load_policy(
         # The product's own scripts run in this one, so it is always there.
         toolchains={"python": DEFAULT_TOOLCHAINS["python"], **document.toolchains},
         services=document.services,
+        commits=document.commits,
     )
     problems = [*_declaration_problems(document, roles, tool_ops), *_undeclared(policy), *_reference_problems(policy)]
     # Whether a rule is reached can be said only when all that it names exists.

@@ -50,8 +50,8 @@ def decide(
         if refusal := check(case):
             return _denied(refusal, digest, subject)
     rule, ask = _deciding_rule(case)
-    if facts.is_over_budget:
-        return _denied(Refusal("budget_exceeded", "the budget is used up"), digest, subject)
+    if facts.used_up:
+        return _denied(Refusal("budget_exceeded", facts.used_up), digest, subject)
     consumes: EntityId | None = None
     if ask is not None:
         consent = _consent(case, ask.gate, subject, list(approvals), now_ms)

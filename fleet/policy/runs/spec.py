@@ -136,7 +136,8 @@ class RunSpec(Frozen):
     discard: tuple[str, ...] = ("test-reports", "coverage", "out")
     """Top-level names that never belong to the recorded tree: the shim's own outputs."""
     toolchain: str = "python"
-    """Named read-only toolchain of config/policy.yaml, or `env:<path>` for the repository's own (`--python ENV`)."""
+    """Named read-only toolchain of config/policy.yaml, `env:<path>` for the repository's own (`--python ENV`), or
+    `layer:<language>:<key>` for one that the fleet made from the repository's lockfile."""
     cwd: str = "."
     """Folder below /workspace in which the command starts."""
     stdin: Digest | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, cast
 
 from pydantic import Field, model_validator
 
@@ -13,6 +14,29 @@ Language = Literal["python", "node", "go", "rust"]
 """The languages that the pipeline can build and test (RC-41)."""
 
 ToolchainName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,31}$")]
+
+
+LAYER_PREFIX = "layer:"
+_LAYER = re.compile(r"layer:(python|node|go|rust):([0-9a-f]{24})")
+
+
+class LayerName(NamedTuple):
+    """A toolchain with the packages of one lockfile, which a node keeps under this name."""
+
+    language: Language
+    key: str
+    """Of lockfile and programs."""
+
+    @property
+    def text(self) -> str:
+        """The name as runs have it."""
+        return f"{LAYER_PREFIX}{self.language}:{self.key}"
+
+
+def layer_named(text: str) -> LayerName | None:
+    """The layer that a toolchain of this name has; None for one without."""
+    match = _LAYER.fullmatch(text)
+    return LayerName(cast(Language, match[1]), match[2]) if match else None
 
 
 class ToolchainConfig(Frozen):

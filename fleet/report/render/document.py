@@ -9,7 +9,7 @@ from html import escape
 from fleet.events.codec import rfc3339
 from fleet.events.values import Json
 from fleet.report.councils import CandidateRow, CouncilSummary
-from fleet.report.model import TechnicalReport
+from fleet.report.model import CriterionRow, TechnicalReport
 from fleet.report.render.blocks import (
     Block,
     Bullets,
@@ -237,11 +237,13 @@ class _Page:
         yield Paragraph(f"Tags: {', '.join(r.tags) or 'none'}")
 
     def criteria(self) -> Iterable[Block]:
-        rows = tuple(
-            (self._ref(c.ac_id), c.text, self._refs(c.tasks), self._refs(c.evidence) if c.evidence else "no evidence")
-            for c in self._r.criteria
-        )
+        rows = tuple((self._ref(c.ac_id), c.text, self._refs(c.tasks), self._evidence_of(c)) for c in self._r.criteria)
         yield Table(("Criterion", "Text", "Tasks", "Evidence"), rows) if rows else Paragraph("No acceptance criteria.")
+
+    def _evidence_of(self, row: CriterionRow) -> Cell:
+        if row.evidence:
+            return self._refs(row.evidence)
+        return f"not shown; waived by {row.waived}" if row.waived else "no evidence"
 
     def plan(self) -> Iterable[Block]:
         plan = self._r.plan

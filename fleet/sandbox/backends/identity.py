@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from fleet.kernel.errors import SandboxUnavailable
 FIRST_UID = 61_000
 UID_COUNT = 184
 """61000..61183 belong to nobody: the dynamic users of systemd begin at 61184."""
+REPOSITORY_GID = FIRST_UID - 1
+"""Group of runs that have a staged repository: a group of nobody else, as the users are."""
 
 _LOCKS = Path("/run/swe-fleet/uids")
 SHARED_STATE = Path("/var/lib/swe-fleet")
@@ -37,17 +39,24 @@ def is_root() -> bool:
 
 
 @contextlib.contextmanager
-def lease_identity(locks: Path = _LOCKS) -> Generator[Identity]:
+def lease_identity(locks: Path = _LOCKS, *, first: Sequence[int] = (), only: bool = False) -> Generator[Identity]:
     """An identity that no other run of this machine has until the block ends, also across supervisors.
+
+    Args:
+        first: uids that are tried before the others; `only` tries no others.
 
     Raises:
         SandboxUnavailable: all uids are in use.
     """
     if not is_root():
+        if only and os.geteuid() not in first:
+            raise SandboxUnavailable(f"this process is user {os.geteuid()}, and none of {list(first)}", missing="uid")
         yield Identity(os.geteuid(), os.getegid(), is_dropped=False)
         return
+    every = range(FIRST_UID, FIRST_UID + UID_COUNT)
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for uid in range(FIRST_UID, FIRST_UID + UID_COUNT):
+    preferred = [uid for uid in first if uid in every]
+    for uid in preferred if only else dict.fromkeys([*preferred, *every]):
         descriptor = os.open(locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,8 +80,8 @@ def is_reachable(path: Path, *, execute: bool = False) -> bool:
         mode = real.stat().st_mode
     except OSError:
         return False
-    wanted = stat.S_IROTH | (stat.S_IXOTH if execute or stat.S_ISDIR(mode) else 0)
-    return mode & wanted == wanted
+    bits = stat.S_IROTH | (stat.S_IXOTH if execute or stat.S_ISDIR(mode) else 0)
+    return mode & bits == bits
 
 
 def reachable_state_root(preferred: Path) -> Path:

@@ -71,8 +71,8 @@ class KeptHealth:
         """What is known, or found now."""
         async with self._checking:
             if self._found is None:
-                found = await self._probe()
-                if found.status != "ok":
-                    return found
-                self._found = found
+                health = await self._probe()
+                if health.status != "ok":
+                    return health
+                self._found = health
             return self._found

@@ -121,17 +121,17 @@ class LiveSessions:
         if session is None:
             return None
         try:
-            found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=session.folder.descriptor)
+            descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=session.folder.descriptor)
         except OSError:
             return None
         try:
-            if not stat.S_ISSOCK(os.fstat(found).st_mode):
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 return None
-            return await asyncio.open_unix_connection(f"/proc/self/fd/{found}")
+            return await asyncio.open_unix_connection(f"/proc/self/fd/{descriptor}")
         except OSError:
             return None
         finally:
-            os.close(found)
+            os.close(descriptor)
 
     async def snapshot(self, run_id: str) -> Digest | None:
         """The files as a tree, each as it was when it was read. None when no such run is open here.

@@ -119,13 +119,13 @@ def _environment_hashes(token: str) -> list[str]:
 
 def processes_named(token: str) -> list[int]:
     """Pids whose command line holds the token."""
-    found: list[int] = []
+    numbers: list[int] = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             with contextlib.suppress(OSError):
                 if token.encode() in (folder / "cmdline").read_bytes():
-                    found.append(int(folder.name))
-    return found
+                    numbers.append(int(folder.name))
+    return numbers
 
 
 def found_limits(result: RunResult) -> dict[str, str]:

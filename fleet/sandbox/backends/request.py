@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from fleet.kernel.errors import InvalidInput
 from fleet.policy.runs.spec import BlobMount, RunSpec
-from fleet.policy.runs.toolchains import DEFAULT_TOOLCHAINS
+from fleet.policy.runs.toolchains import DEFAULT_TOOLCHAINS, layer_named
 from fleet.policy.secret_refs import SECRETS_FOLDER, plan_delivery
 from fleet.sandbox.backends.bubblewrap.launch import FIXED_ENV
 from fleet.secrets.port import SecretDelivery
@@ -24,13 +24,18 @@ _MAX_COMMAND_BYTES = 1 << 20
 
 
 def check_spec(
-    spec: RunSpec, *, toolchains: Collection[str] = tuple(DEFAULT_TOOLCHAINS), has_sessions: bool = False
+    spec: RunSpec,
+    *,
+    toolchains: Collection[str] = tuple(DEFAULT_TOOLCHAINS),
+    has_sessions: bool = False,
+    has_layers: bool = False,
 ) -> None:
     """Return when the specification asks for nothing that no run may have; InvalidInput names what it is (S28).
 
     Args:
         toolchains: names of the configured toolchains (RC-34).
         has_sessions: the backend can hold interactive runs.
+        has_layers: the backend binds environment layers.
     """
     check_command(spec.argv)
     if spec.interactive and not has_sessions:
@@ -45,8 +50,16 @@ def check_spec(
         raise InvalidInput(
             f"mounts of the run: two of them have one target, or one has no name: {targets}", field="mounts"
         )
-    if spec.toolchain not in toolchains and not spec.toolchain.startswith("env:"):
-        allowed = [*toolchains, "env:<path>"]
+    is_layer = layer_named(spec.toolchain) is not None
+    if is_layer and not has_layers:
+        raise InvalidInput(
+            "this sandbox has no environment layers: use the bubblewrap backend",
+            field="toolchain",
+            value=spec.toolchain,
+        )
+    is_own = spec.toolchain.startswith("env:") or is_layer
+    if spec.toolchain not in toolchains and not is_own:
+        allowed = [*toolchains, "env:<path>", "layer:<language>:<key>"]
         raise InvalidInput(
             f"{spec.toolchain!r} is no toolchain: use one of {', '.join(allowed)}",
             field="toolchain",
@@ -62,13 +75,13 @@ def check_delivery(spec: RunSpec, secrets: SecretDelivery | None) -> None:
         InvalidInput: a reference has no value, a value has no reference, or a path is not below SECRETS_FOLDER.
     """
     plan = plan_delivery(spec.argv, spec.env)
-    wanted = (frozenset(plan.secret_env), frozenset(plan.secret_files))
+    planned = (frozenset(plan.secret_env), frozenset(plan.secret_files))
     given = (frozenset(secrets.secret_env), frozenset(secrets.secret_files)) if secrets else None
-    if wanted != (given or (frozenset[str](), frozenset[str]())):
+    if planned != (given or (frozenset[str](), frozenset[str]())):
         raise InvalidInput(
             "the secrets of the run are not those that its arguments and variables refer to: resolve them first",
             field="secrets",
-            wanted=sorted(wanted[0] | wanted[1]),
+            wanted=sorted(planned[0] | planned[1]),
         )
     if secrets is not None:
         check_command(secrets.argv)

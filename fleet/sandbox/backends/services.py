@@ -66,16 +66,16 @@ def bundled_programs(root: Path) -> Path:
     try:
         distribution = importlib.metadata.distribution(_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
-        found: list[Path] = []
+        programs: list[Path] = []
     else:
-        wanted = f"{_PACKAGE}/_binaries/linux-{machine}/valkey-server"
-        found = [Path(str(f.locate())) for f in distribution.files or () if f.as_posix() == wanted]
+        path = f"{_PACKAGE}/_binaries/linux-{machine}/valkey-server"
+        programs = [Path(str(f.locate())) for f in distribution.files or () if f.as_posix() == path]
         target = root / f"{_PACKAGE}-{distribution.version}-{machine}"
         if target.is_dir():
             return target
-        if found:
+        if programs:
             with scratch(target) as folder:
-                shutil.copyfile(found[0], folder / "redis-server")
+                shutil.copyfile(programs[0], folder / "redis-server")
                 (folder / "redis-server").chmod(0o755)
             return target
     raise SandboxUnavailable(

@@ -9,12 +9,15 @@ Source: docs/design/sandbox.md, section 2.
 from __future__ import annotations
 
 import compileall
+import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import py_compile
 import re
 import shutil
+import struct
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,6 +34,7 @@ TOOLS = ("pytest", "coverage", "ruff", "ast-grep-cli")
 _VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MODULES = ("pytest", "coverage")
+_NOT_USED = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "tkinter"}
 _RESERVED = (
     "/proc",
     "/sys",
@@ -75,18 +79,18 @@ def build_python(root: Path, *, is_dropped: bool) -> Toolchain:
         SandboxUnavailable: one of TOOLS is not installed beside us.
     """
     interpreter = choose_interpreter(root, is_dropped=is_dropped)
-    found = installed(TOOLS)
+    packages = installed(TOOLS)
     description = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "prefix": str(interpreter.prefix),
-        "packages": sorted(f"{name}=={one.version}" for name, one in found.items()),
-        "layout": 1,
+        "packages": sorted(f"{name}=={one.version}" for name, one in packages.items()),
+        "layout": 2,
     }
     digest = digest_of_json(description)
     target = root / digest.hex[:24]
     if not target.is_dir():
-        _build_once(target, interpreter, list(found.values()))
+        _build_once(target, interpreter, list(packages.values()))
     binds = ((target, "/toolchain"), *_interpreter_bind(interpreter))
     return Toolchain(binds, f"/toolchain/bin:{_SYSTEM_PATH}", (), digest)
 
@@ -125,14 +129,14 @@ def _interpreter_bind(interpreter: Interpreter) -> tuple[tuple[Path, str], ...]:
     return ((interpreter.source, str(interpreter.prefix)),)
 
 
-def _build_once(target: Path, interpreter: Interpreter, found: Sequence[importlib.metadata.Distribution]) -> None:
+def _build_once(target: Path, interpreter: Interpreter, packages: Sequence[importlib.metadata.Distribution]) -> None:
     with scratch(target) as folder:
         site = folder / "lib" / f"python{_VERSION}" / "site-packages"
         site.mkdir(parents=True)
         (folder / "bin").mkdir()
         for name in ("python", "python3", f"python{_VERSION}"):
             (folder / "bin" / name).symlink_to(interpreter.executable)
-        for distribution in found:
+        for distribution in packages:
             _copy_distribution(distribution, site, folder / "bin")
         for name in _MODULES:
             script = folder / "bin" / name
@@ -143,7 +147,50 @@ def _build_once(target: Path, interpreter: Interpreter, found: Sequence[importli
         inside = f"/toolchain/lib/python{_VERSION}/site-packages"
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         compileall.compile_dir(site, quiet=2, stripdir=str(site), prependdir=inside, invalidation_mode=mode)
+        _collect_compiled(folder, site, Path(inside))
+        _collect_library(folder, interpreter)
         make_readable(folder)
+
+
+def _collect_compiled(folder: Path, site: Path, inside: Path) -> None:
+    """The compiled modules of our tools once more where a run that reads none of its workspace's looks for them."""
+    for file in site.rglob(f"__pycache__/*.{sys.implementation.cache_tag}.pyc"):
+        target = _below_cache(folder, inside / file.parent.parent.relative_to(site)) / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.hardlink_to(file)
+
+
+def _collect_library(folder: Path, interpreter: Interpreter) -> None:
+    """The compiled standard library, as Python checks it against its source: without it each run compiles anew."""
+    library, inside = (p / "lib" / f"python{_VERSION}" for p in (interpreter.source, interpreter.prefix))
+    for parent, folders, names in os.walk(library):
+        folders[:] = sorted(set(folders) - _NOT_USED)
+        for source in (Path(parent) / name for name in names if name.endswith(".py")):
+            target = _below_cache(folder, inside / source.parent.relative_to(library))
+            target.mkdir(parents=True, exist_ok=True)
+            compiled = Path(importlib.util.cache_from_source(str(source)))
+            copy = target / compiled.name
+            if _is_current(compiled, source):
+                shutil.copyfile(compiled, copy)
+                continue
+            with contextlib.suppress(OSError, py_compile.PyCompileError):
+                where = str(inside / source.relative_to(library))
+                mode = py_compile.PycInvalidationMode.TIMESTAMP
+                py_compile.compile(str(source), str(copy), where, doraise=True, quiet=2, invalidation_mode=mode)
+
+
+def _below_cache(folder: Path, inside: Path) -> Path:
+    return folder / "pycache" / inside.relative_to("/")
+
+
+def _is_current(compiled: Path, source: Path) -> bool:
+    """Whether Python would take the compiled module for the source, by its time and size."""
+    try:
+        head, stat = compiled.read_bytes()[:16], source.stat()
+    except OSError:
+        return False
+    written = struct.pack("<III", 0, int(stat.st_mtime) & 0xFFFFFFFF, stat.st_size & 0xFFFFFFFF)
+    return head == importlib.util.MAGIC_NUMBER + written
 
 
 _SCRIPT = """#!/toolchain/bin/python
@@ -178,22 +225,22 @@ class scratch:
 
 def installed(names: Sequence[str]) -> dict[str, importlib.metadata.Distribution]:
     """The installed distributions of these names and of all they need, extras left out."""
-    found: dict[str, importlib.metadata.Distribution] = {}
+    packages: dict[str, importlib.metadata.Distribution] = {}
     waiting = list(names)
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name in found:
+        if name in packages:
             continue
         try:
-            found[name] = importlib.metadata.distribution(name)
+            packages[name] = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             if name in names:
                 raise SandboxUnavailable(
                     f"the toolchain needs {name}, which is not installed: run `pip install {name}`", missing=name
                 ) from None
             continue  # needed on other systems or versions only
-        waiting.extend(_needed(found[name].requires or []))
-    return found
+        waiting.extend(_needed(packages[name].requires or []))
+    return packages
 
 
 def _needed(requirements: Sequence[str]) -> Iterator[str]:
@@ -253,6 +300,6 @@ def user_environment(text: str, *, python: Toolchain, is_dropped: bool) -> Toolc
             )
     folders = sorted(p.name for p in path.glob("lib/python*/site-packages/*.dist-info"))
     digest = digest_of_json({"environment": str(path), "base": str(base), "packages": folders, "tools": python.digest})
-    wanted = [p for p in dict.fromkeys((base, path)) if not p.is_relative_to("/usr")]
-    binds = dict.fromkeys((*python.binds, *((p, str(p)) for p in wanted)))
+    prefixes = [p for p in dict.fromkeys((base, path)) if not p.is_relative_to("/usr")]
+    binds = dict.fromkeys((*python.binds, *((p, str(p)) for p in prefixes)))
     return Toolchain(tuple(binds), f"{path}/bin:{python.path}", (("VIRTUAL_ENV", str(path)),), digest)

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.kernel.digest import digest_of_json
-from fleet.policy.runs.spec import OutputStream, RunResult, RunSpec
-from fleet.policy.runs.toolchains import Language, ToolchainConfig
+from fleet.policy.runs.toolchains import Language, ToolchainConfig, layer_named
 from fleet.sandbox.backends.identity import is_reachable
 from fleet.sandbox.backends.toolchain import Toolchain, scratch, user_environment
+from fleet.sandbox.folders.bases import size_below
+from fleet.sandbox.folders.package_layers import MissingToolchain, PackageLayers
+from fleet.trees.port import DiskUse
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VERSION = re.compile(r"\d+(?:\.\d+){1,2}")
@@ -67,27 +69,6 @@ _KINDS: dict[Language, _Kind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MissingToolchain:
-    """A toolchain that is configured and not on this machine: which program is missing, and what to do."""
-
-    name: str
-    message: str
-
-    def result(self, spec: RunSpec) -> RunResult:
-        """The result of a run that cannot have its programs: `image_unavailable`, nothing was started (RC-19)."""
-        return RunResult(
-            status="error",
-            reason="image_unavailable",
-            exit_code=None,
-            stderr=OutputStream(head=f"{self.message}\n", total_bytes=len(self.message.encode()) + 1),
-            tree_in=spec.tree,
-            tree_out=spec.tree if spec.keep_tree else None,
-            limits={"toolchain": self.message},
-            backend="bubblewrap",
-        )
-
-
 class Toolchains:
     """The toolchains of one backend: each is looked for when a run first asks for it, and again while it is missing.
 
@@ -99,6 +80,17 @@ class Toolchains:
     def __init__(self, configured: Mapping[str, ToolchainConfig], root: Path, *, is_dropped: bool) -> None:
         self._configured, self._root, self._is_dropped = configured, root, is_dropped
         self._found: dict[str, Toolchain] = {}
+        self._layers = PackageLayers(root)
+        self._sizes: dict[str, int] = {}
+
+    def usage(self) -> DiskUse:
+        """What was built here takes on the disk. Each is named after its content, and so is measured once. Blocks."""
+        with contextlib.suppress(OSError):
+            for place in self._root.iterdir():
+                if place.name not in self._sizes and not place.name.startswith("."):
+                    self._sizes[place.name] = size_below(place)
+        used = sum(self._sizes.values())
+        return DiskUse("toolchains", used, used, len(self._sizes))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,7 +98,7 @@ class Toolchains:
         return tuple(self._configured)
 
     async def named(self, name: str, *, python: Toolchain) -> Toolchain | MissingToolchain:
-        """The toolchain of a configured name, or of `env:<path>`; MissingToolchain when it is not on this machine.
+        """The toolchain of a configured name, of `env:<path>`, or with a layer; MissingToolchain when it is not here.
 
         Raises:
             InvalidInput, SandboxUnavailable: the environment of `env:<path>` cannot be used.
@@ -114,14 +106,17 @@ class Toolchains:
         kind, _, path = name.partition(":")
         if kind == "env":
             return await asyncio.to_thread(user_environment, path, python=python, is_dropped=self._is_dropped)
+        if (layer := layer_named(name)) is not None:
+            base = await self.named(layer.language, python=python)
+            return base if isinstance(base, MissingToolchain) else self._layers.toolchain(layer, base)
         if kind not in self._found:
             config, root, is_dropped = self._configured[kind], self._root, self._is_dropped
-            found = await asyncio.to_thread(
+            toolchain = await asyncio.to_thread(
                 find_toolchain, kind, config, python=python, root=root, is_dropped=is_dropped
             )
-            if isinstance(found, MissingToolchain):
-                return found
-            self._found[kind] = found
+            if isinstance(toolchain, MissingToolchain):
+                return toolchain
+            self._found[kind] = toolchain
         return self._found[kind]
 
 
@@ -150,22 +145,22 @@ def find_toolchain(
     if config.language == "python":
         return python
     kind = _KINDS[config.language]
-    found = _installation(name, config, kind, system)
-    if isinstance(found, MissingToolchain):
-        return found
-    inside = found.prefix if found.prefix.is_relative_to("/usr") else Path("/toolchains", name)
+    installation = _installation(name, config, kind, system)
+    if isinstance(installation, MissingToolchain):
+        return installation
+    inside = installation.prefix if installation.prefix.is_relative_to("/usr") else Path("/toolchains", name)
     description = {
         "toolchain": name,
         "language": config.language,
-        "version": found.version,
+        "version": installation.version,
         "machine": platform.machine(),
         "prefix": str(inside),
         "python": python.digest,
         "layout": 1,
     }
     binds = python.binds
-    if inside != found.prefix:
-        source = found.prefix
+    if inside != installation.prefix:
+        source = installation.prefix
         if is_dropped and not is_reachable(source / "bin" / kind.programs[0], execute=True):
             source = _linked(source, root / f"{name}-{digest_of_json([description, str(source)]).hex[:16]}", kind.parts)
         binds = (*binds, (source, str(inside)))
@@ -197,8 +192,8 @@ def _prefixes(config: ToolchainConfig, system: str) -> Iterator[Path]:
         yield Path(config.folder)
         return
     program = _KINDS[config.language].programs[0]
-    if (found := shutil.which(program, path=system)) is not None:
-        yield Path(found).resolve().parent.parent
+    if (executable := shutil.which(program, path=system)) is not None:
+        yield Path(executable).resolve().parent.parent
     match config.language:
         case "node":
             yield from _node_wheel()
@@ -226,8 +221,8 @@ def _rust_sysroot() -> Iterator[Path]:
 
 
 def _version(prefix: Path, kind: _Kind) -> str:
-    found = _VERSION.search(_said([str(prefix / "bin" / kind.version[0]), *kind.version[1:]]))
-    return found.group() if found else ""
+    match = _VERSION.search(_said([str(prefix / "bin" / kind.version[0]), *kind.version[1:]]))
+    return match.group() if match else ""
 
 
 def _said(argv: list[str]) -> str:

@@ -15,11 +15,11 @@ def require_isolation(health: SandboxHealth, waived: Collection[str]) -> tuple[s
     Raises:
         SandboxUnavailable: no sandbox can be built, or something is missing that is not waived.
     """
-    found = split_unmet(health.unmet, waived)
-    if health.status == "down" or found.refused or (health.status != "ok" and not found.waived):
+    split = split_unmet(health.unmet, waived)
+    if health.status == "down" or split.refused or (health.status != "ok" and not split.waived):
         raise SandboxUnavailable(
             f"the sandbox does not hold what a run needs: {'; '.join(health.unmet)}. {' '.join(health.mend)}",
             missing=list(health.unmet),
             mend=list(health.mend),
         )
-    return found.waived
+    return split.waived

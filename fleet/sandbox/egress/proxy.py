@@ -46,10 +46,10 @@ def system_resolver(*, max_parallel: int = 4) -> Resolver:
 
     def look_up(host: str) -> list[str]:
         try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError:
             return []
-        return [str(address[0]) for *_, address in found]
+        return [str(address[0]) for *_, address in answers]
 
     async def resolve(host: str) -> Sequence[str]:
         return await asyncio.get_running_loop().run_in_executor(threads, look_up, host)
@@ -145,11 +145,11 @@ class EgressGate:
             _, descriptors, _, _ = socket.recv_fds(self._ours, 1, 4)
         except OSError:
             return None
-        found = [socket.socket(fileno=d) for d in descriptors]
-        if len(found) == 1 and _is_listener(found[0]):
-            found[0].setblocking(False)
-            return found[0]
-        for one in found:
+        sockets = [socket.socket(fileno=d) for d in descriptors]
+        if len(sockets) == 1 and _is_listener(sockets[0]):
+            sockets[0].setblocking(False)
+            return sockets[0]
+        for one in sockets:
             one.close()
         return None
 
@@ -209,14 +209,14 @@ class EgressGate:
     async def _connect(self, target: Target, entry: _Entry) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connected to a checked address: the name is looked up once, here, and never again."""
         if target.address is not None:
-            found: Sequence[str] = [str(target.address)]
+            answers: Sequence[str] = [str(target.address)]
         else:
             try:
                 async with asyncio.timeout(self._settings.resolve_s):
-                    found = await self._settings.resolve(target.host)
+                    answers = await self._settings.resolve(target.host)
             except TimeoutError:
-                found = []
-        for address in choose_addresses(found, target=target, allowed=self._settings.allow_addresses):
+                answers = []
+        for address in choose_addresses(answers, target=target, allowed=self._settings.allow_addresses):
             entry.address = address
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(self._settings.connect_s):

@@ -196,17 +196,17 @@ def _fits(pattern: _Pattern, target: Target) -> bool:
     return target.address is None and target.host.endswith(f".{pattern.host}") and not is_encoded
 
 
-def choose_addresses(found: Iterable[str], *, target: Target, allowed: Sequence[str] = ()) -> list[str]:
+def choose_addresses(answers: Iterable[str], *, target: Target, allowed: Sequence[str] = ()) -> list[str]:
     """The addresses that may be connected to, in the resolver's order.
 
     Args:
-        found: what the one lookup of the name answered.
+        answers: what the one lookup of the name answered.
         allowed: networks that the owner of the fleet lists although they are not public.
 
     Raises:
         Refused: there is none, or one of them is refused: a name that also points inside is not trusted at all.
     """
-    addresses = list(dict.fromkeys(found))
+    addresses = list(dict.fromkeys(answers))
     if not addresses:
         raise Refused("not_resolved", host=target.host, port=target.port)
     if addresses_refusal(addresses, allowed=allowed) is not None:

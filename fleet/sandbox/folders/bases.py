@@ -110,8 +110,8 @@ class BaseFolders:
             ArtifactNotFound: a blob of the tree is not in the store.
         """
         place = self._root / str(who.uid) / base.digest.hex
-        found = await asyncio.to_thread(self._found, place, base)
-        return found if found is not None else await self._written(place, base, who)
+        tree = await asyncio.to_thread(self._found, place, base)
+        return tree if tree is not None else await self._written(place, base, who)
 
     def _found(self, place: Path, base: BaseTree) -> Base | None:
         lock = _locked(place, fcntl.LOCK_SH)
@@ -141,7 +141,7 @@ class BaseFolders:
         try:
             files.mkdir(mode=0o700)
             await write_tree(base.tree, files, self._blobs, who)
-            size = await asyncio.to_thread(_size, files)
+            size = await asyncio.to_thread(size_below, files)
             (new / "size").write_text(str(size), encoding="ascii")
             lock = os.open(new / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -154,21 +154,25 @@ class BaseFolders:
             # Another supervisor was faster; its folder holds the same.
             os.close(lock)
             await asyncio.to_thread(remove_shared_tree, new)
-            found = await asyncio.to_thread(self._found, place, base)
-            if found is None:
+            tree = await asyncio.to_thread(self._found, place, base)
+            if tree is None:
                 raise
-            return found
+            return tree
         return Base(place / "files", size, lock)
 
     def unused(self) -> list[tuple[Path, int]]:
         """The bases that no supervisor uses, with their sizes, the one that was used last coming last."""
-        found: list[tuple[float, Path, int]] = []
+        rows: list[tuple[float, Path, int]] = []
         for place in self._root.glob("*/[0-9a-f]*"):
             with contextlib.suppress(OSError, ValueError), _exclusively(place) as is_ours:
                 if is_ours:
                     size = int((place / "size").read_text(encoding="ascii"))
-                    found.append((place.stat().st_mtime, place, size))
-        return [(place, size) for _, place, size in sorted(found)]
+                    rows.append((place.stat().st_mtime, place, size))
+        return [(place, size) for _, place, size in sorted(rows)]
+
+    def users_of(self, digest: Digest) -> list[int]:
+        """The users to whom a base of this tree belongs."""
+        return [int(place.parent.name) for place in self._root.glob(f"[0-9]*/{digest.hex}")]
 
     def remove(self, place: Path) -> bool:
         """The base is gone; False when somebody uses it."""
@@ -229,20 +233,21 @@ def _count(files: Path) -> int:
     root = os.open(files, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         filled = set[str]()
-        folders, found = list[str](), 0
+        folders, count = list[str](), 0
         for path, status in walk_beneath(root):
             filled.add(path.rpartition("/")[0])
             if stat.S_ISDIR(status.st_mode):
                 folders.append(path)
             else:
-                found += 1
-        return found + sum(folder not in filled for folder in folders)
+                count += 1
+        return count + sum(folder not in filled for folder in folders)
     finally:
         os.close(root)
 
 
-def _size(files: Path) -> int:
-    root = os.open(files, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def size_below(folder: Path) -> int:
+    """Bytes on the disk of all that lies in the folder."""
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         return sum(status.st_blocks * 512 for _, status in walk_beneath(root))
     finally:

@@ -141,6 +141,6 @@ def walk_beneath(
 
 
 def _make_readable(folder: int, name: str, mode: int) -> None:
-    wanted = 0o700 if stat.S_ISDIR(mode) else 0o400
-    if mode & wanted != wanted and (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        os.chmod(name, stat.S_IMODE(mode) | wanted, dir_fd=folder)
+    bits = 0o700 if stat.S_ISDIR(mode) else 0o400
+    if mode & bits != bits and (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        os.chmod(name, stat.S_IMODE(mode) | bits, dir_fd=folder)

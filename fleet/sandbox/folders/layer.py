@@ -24,18 +24,19 @@ from fleet.sandbox.backends.identity import Identity
 from fleet.sandbox.backends.stamps import Stamp, is_as_stamped, now_ns, stamp_of
 from fleet.sandbox.folders.bases import BaseTree
 from fleet.sandbox.folders.beneath import open_beneath
+from fleet.sandbox.folders.mark import Known
 from fleet.sandbox.folders.tree_reader import CACHE_NAMES, FoundFile, is_skipped
 from fleet.sandbox.folders.tree_writer import write_file
-from fleet.sandbox.folders.workspace import MAX_ENTRIES, is_valid, mode_of, remove_tree
+from fleet.sandbox.folders.workspace import MAX_ENTRIES, MAX_PATH_BYTES, is_valid, mode_of, remove_tree
 from fleet.trees.delta import Rows
 from fleet.trees.tree import FileEntry
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = "user.overlay.opaque"
+_SURELY_SHORT = MAX_PATH_BYTES // 4
+"""Characters, of which each has four bytes at most."""
 UNREAD = FileEntry("100644", Digest("sha256:" + "0" * 64))
 """Stands for a file whose content nobody has read: no tree has such an entry, so it is always written anew."""
-Known = dict[str, tuple[Stamp, FileEntry]]
-"""Files of the folder as they were written or read last."""
 
 
 @dataclass(slots=True)
@@ -66,17 +67,17 @@ def survey(root: int, base: BaseTree, rows: Rows, known: Known, *, is_upper: boo
 
     Args:
         rows: the tree that the command began with, over the base.
-        known: files whose content is known while they have their stamps.
+        known: files whose content is known while they have their stamps; none of those that nobody looks at.
         is_upper: the folder is an upper layer, else it holds the whole tree.
     """
     walk = _Walk(base, rows, known, is_upper=is_upper)
     walk.through(root)
-    found = walk.over()
+    result = walk.over()
     if not is_upper:
         # What nobody looks at was there, and a new folder would have it again.
         unseen = (path for path in base.unseen.union(rows) if path in base.unseen or is_skipped(path, ()))
-        found.is_torn = not all(_is_at(root, path) for path in unseen if rows.get(path, UNREAD))
-    return found
+        result.is_torn = not all(_is_at(root, path) for path in unseen if rows.get(path, UNREAD))
+    return result
 
 
 class _Walk:
@@ -91,35 +92,52 @@ class _Walk:
         self._filled = set[str]()
 
     def through(self, root: int) -> None:
-        found, waiting = self._found, ["."]
+        result, waiting = self._found, ["."]
         os.fchmod(root, 0o755)
-        while waiting and found.entries < MAX_ENTRIES:
+        while waiting and result.entries < MAX_ENTRIES:
             folder = waiting.pop()
             try:
                 descriptor = open_beneath(root, folder, os.O_RDONLY | os.O_DIRECTORY)
             except OSError:
-                found.is_torn = True  # a path too long for a walk
+                result.is_torn = True  # a path too long for a walk
                 continue
             try:
                 if self._is_upper and folder != "." and _is_opaque(descriptor):
                     self._hidden.add(folder)
-                names = os.listdir(descriptor)
                 if folder != ".":
                     self._folders.append(folder)
-                for name in names:
-                    path = name if folder == "." else f"{folder}/{name}"
-                    if self._is_folder(descriptor, name, path):
-                        waiting.append(path)
+                waiting += self._inner(descriptor, "" if folder == "." else f"{folder}/")
             finally:
                 os.close(descriptor)
 
-    def _is_folder(self, parent: int, name: str, path: str) -> bool:
+    def _inner(self, folder: int, prefix: str) -> list[str]:
+        """Takes note of what lies in the folder; the folders in it to look into."""
+        stamped, there, inner = self._known, self._there, list[str]()
+        entries = used = size = longest = 0
+        for name in os.listdir(folder):
+            status, path = os.stat(name, dir_fd=folder, follow_symlinks=False), prefix + name
+            entries += 1
+            used += status.st_blocks
+            if len(path) > longest or len(path) > _SURELY_SHORT:
+                longest = max(longest, len(os.fsencode(path)))
+            # Most files of a whole folder are as they were: nothing is asked of those but their stamps.
+            if (one := stamped.get(path)) is not None and is_as_stamped(status, one[0]):
+                there[path] = one[1]
+                size += status.st_size
+            elif self._is_folder(folder, name, path, status):
+                inner.append(path)
+        result = self._found
+        result.entries, result.used, result.size = (
+            result.entries + entries,
+            result.used + used * 512,
+            result.size + size,
+        )
+        result.longest = max(result.longest, longest)
+        return inner
+
+    def _is_folder(self, parent: int, name: str, path: str, status: os.stat_result) -> bool:
         """Takes note of the entry; whether it is a folder to look into."""
-        found = self._found
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        found.entries += 1
-        found.used += status.st_blocks * 512
-        found.longest = max(found.longest, len(os.fsencode(path)))
+        result = self._found
         if self._is_upper and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
             self._hidden.add(path)
             return False
@@ -129,38 +147,34 @@ class _Walk:
         if stat.S_IMODE(status.st_mode) != 0o755:
             os.chmod(name, 0o755, dir_fd=parent)
         if name.lower() == ".git":
-            found.extras.append(path)
+            result.extras.append(path)
             return False
         return name not in CACHE_NAMES and path not in self._submodules
 
     def _note_file(self, parent: int, name: str, path: str, status: os.stat_result) -> None:
-        found = self._found
+        result = self._found
         if is_skipped(path, ()):
             if name.lower() == ".git":
-                found.extras.append(path)
+                result.extras.append(path)
             return
         mode = mode_of(status)
         if mode is None or not is_valid(path):
-            found.left_out += 1
-            found.extras.append(path)
+            result.left_out += 1
+            result.extras.append(path)
             return
-        found.size += status.st_size
-        stamped = self._known.get(path)
-        if stamped is not None and is_as_stamped(status, stamped[0]):
-            self._there[path] = stamped[1]
-            return
+        result.size += status.st_size
         if mode != "120000":
-            wanted = 0o755 if mode == "100755" else 0o644
-            if stat.S_IMODE(status.st_mode) != wanted:
-                os.chmod(name, wanted, dir_fd=parent)
+            permissions = 0o755 if mode == "100755" else 0o644
+            if stat.S_IMODE(status.st_mode) != permissions:
+                os.chmod(name, permissions, dir_fd=parent)
             if status.st_nlink > 1:
-                found.linked.add(path)
-        found.others.append(FoundFile(path, mode, status.st_size))
+                result.linked.add(path)
+        result.others.append(FoundFile(path, mode, status.st_size))
         self._there[path] = UNREAD
 
     def over(self) -> FolderSurvey:
         """The rows; every path of the base of which nothing shows any more is gone."""
-        found, base, there = self._found, self._base, self._there
+        result, base, there = self._found, self._base, self._there
         rows: dict[str, FileEntry | None] = {
             path: entry for path, entry in there.items() if entry is not UNREAD and base.tree.get(path) != entry
         }
@@ -168,17 +182,19 @@ class _Walk:
         rows |= {p: e for p, e in self._rows.items() if p in self._submodules or is_skipped(p, ())}
         for path in self._gone():
             if path in self._submodules or is_skipped(path, ()):
-                found.is_torn = True
+                result.is_torn = True
             elif path not in there:
                 rows[path] = None
-        found.rows = rows
+        result.rows = rows
         unseen = self._base.unseen.union(rows, self._submodules)
-        self._filled = {f for path in (*there, *unseen) if rows.get(path, UNREAD) for f in _above(path)}
-        found.extras += [folder for folder in self._folders if not self._has_files(folder, rows)]
+        filled = {path.rpartition("/")[0] for path in there}
+        filled |= {path.rpartition("/")[0] for path in unseen if rows.get(path, UNREAD)}
+        self._filled = {above for folder in filled if folder for above in (folder, *_above(folder))}
+        result.extras += [folder for folder in self._folders if not self._has_files(folder, rows)]
         if self._is_upper:
             emptied = {f for path, entry in rows.items() if entry is None for f in _above(path)} - self._hidden
-            found.is_torn = found.is_torn or bool(found.extras) or any(self._is_bare(f, rows) for f in emptied)
-        return found
+            result.is_torn = result.is_torn or bool(result.extras) or any(self._is_bare(f, rows) for f in emptied)
+        return result
 
     def _gone(self) -> Iterator[str]:
         base = self._base
@@ -298,7 +314,7 @@ class Layer:
                 done.add(top)
                 self._hide(top)
 
-    def move(self, change: Rewrite, known: Known) -> bool:
+    def move(self, change: Rewrite, stamped: Known) -> bool:
         """The path is as the change says; False where only a new folder can show it so."""
         folder, _, name = change.path.rpartition("/")
         parent = self._parent(folder, makes=change.content is not None or self._needs_whiteout(change))
@@ -307,7 +323,7 @@ class Layer:
         if parent < 0:
             return True
         try:
-            known.pop(change.path, None)
+            stamped.pop(change.path, None)
             with contextlib.suppress(FileNotFoundError):
                 if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                     return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Generator
@@ -74,6 +75,16 @@ async def write_changes(folder: Path, before: Tree, after: Tree, blobs: BlobStor
     return FolderChanges(tuple(written), tuple(removed), skipped)
 
 
+# What Windows, macOS and HFS+ take for `.git`: with spaces or dots behind it, as a short name or a stream, and with
+# characters in it that count for nothing.
+_NOTHING = r"\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+_DOT_GIT = "".join(rf"[{_NOTHING}]*{sign}" for sign in (r"\.", "g", "i", "t"))
+_LIKE_GIT = re.compile(
+    rf"(?:^|/)(?:{_DOT_GIT}|git~\d+)[{_NOTHING} .]*(?::[^/]*)?(?:[/\\]|\Z)",
+    re.IGNORECASE,
+)
+
+
 class _Skipped(Exception):
     """This path is left alone; the message says why."""
 
@@ -92,6 +103,8 @@ def _opened(folder: Path) -> Generator[int]:
 
 def _apply(root: int, path: str, old: FileEntry | None, new: FileEntry | None, content: bytes | None) -> None:
     check_path(path)
+    if _LIKE_GIT.search(path):
+        raise _Skipped("on other systems this name means .git")
     if "120000" in {entry.mode for entry in (old, new) if entry}:
         raise _Skipped("a symbolic link is not written back")
     if _digest(root, path) != (old.blob if old else None):

@@ -28,7 +28,7 @@ from fleet.sandbox.backends.stamps import Stamp, Stamps
 from fleet.sandbox.folders.beneath import open_beneath
 from fleet.sandbox.folders.tree_reader import WorkspaceFull, capture_tree
 from fleet.sandbox.folders.tree_writer import write_tree
-from fleet.sandbox.folders.workspace import disk_usage, remove_tree, store_artifacts
+from fleet.sandbox.folders.workspace import NO_ROOM, disk_usage, is_small, no_room, remove_tree, store_artifacts
 from fleet.trees.port import BlobStore
 from fleet.trees.service import put_kept, read_tree
 from fleet.trees.tree import Tree
@@ -57,7 +57,7 @@ class Left(Protocol):
     """What a run left in its folder; all its processes are dead."""
 
     async def usage(self) -> int:
-        """Bytes on the disk, or NO_ROOM. Asked first."""
+        """Bytes on the disk, or NO_ROOM. Asked first. SandboxUnavailable when others have filled the disk."""
         ...
 
     async def artifacts(self, paths: Sequence[str]) -> tuple[Artifact, ...]:
@@ -289,7 +289,11 @@ class WholeFolder:
 
     async def usage(self) -> int:
         """See Left."""
-        return await asyncio.to_thread(disk_usage, self.folder.descriptor, repair=True)
+        used = await asyncio.to_thread(disk_usage, self.folder.descriptor, repair=True)
+        if used >= NO_ROOM and await asyncio.to_thread(is_small, self.folder.descriptor):
+            # Others have filled the disk: that says nothing of the command.
+            raise no_room(self.folder.outer)
+        return used
 
     async def artifacts(self, paths: Sequence[str]) -> tuple[Artifact, ...]:
         """See Left."""

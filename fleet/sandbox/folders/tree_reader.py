@@ -75,16 +75,16 @@ async def capture_tree(
         WorkspaceFull: more than `max_bytes` bytes of content or MAX_ENTRIES entries.
     """
     submodules = frozenset(path for path, entry in before.items() if entry.mode == "160000")
-    found = await asyncio.to_thread(_survey, root, discard, submodules, stamps)
+    left = await asyncio.to_thread(_survey, root, discard, submodules, stamps)
     tree = dict(before)
-    for path in before.keys() - found.unchanged:
+    for path in before.keys() - left.unchanged:
         if path not in submodules and not is_skipped(path, discard):
             del tree[path]
-    if found.size > max_bytes or len(tree) + len(found.others) > MAX_ENTRIES:
+    if left.size > max_bytes or len(tree) + len(left.others) > MAX_ENTRIES:
         raise WorkspaceFull(f"the run left more than {max_bytes} bytes or {MAX_ENTRIES} files")
-    known = {entry.blob for entry in before.values()}
-    tree |= await read_files(root, found.others, blobs, known=known, max_bytes=max_bytes)
-    return Capture(tree, found.left_out)
+    stored = {entry.blob for entry in before.values()}
+    tree |= await read_files(root, left.others, blobs, known=stored, max_bytes=max_bytes)
+    return Capture(tree, left.left_out)
 
 
 async def read_files(
@@ -96,13 +96,13 @@ async def read_files(
         blobs: None reads them and stores nothing.
         known: what the store has already.
     """
-    found: dict[str, FileEntry] = {}
+    tree: dict[str, FileEntry] = {}
     for batch in _batches(files):
         read = await asyncio.to_thread(_read_batch, root, batch, max_bytes)
         if blobs is not None:
             await _store(read, known, blobs)
-        found |= {path: entry for path, entry, _ in read}
-    return found
+        tree |= {path: entry for path, entry, _ in read}
+    return tree
 
 
 def _survey(root: int, discard: Collection[str], submodules: frozenset[str], stamps: Stamps) -> _Survey:
@@ -138,10 +138,10 @@ def is_skipped(path: str, discard: Collection[str]) -> bool:
     return ".git" in path.lower() and any(part.lower() == ".git" for part in parts)
 
 
-def _batches(found: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
+def _batches(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
     batch: list[FoundFile] = []
     size = 0
-    for one in found:
+    for one in files:
         batch.append(one)
         size += one.size
         if size > _BATCH_BYTES or len(batch) >= _BATCH_FILES:
@@ -170,8 +170,8 @@ def _content(root: int, path: str, mode: Mode, max_bytes: int) -> bytes:
         os.close(parent)
 
 
-async def _store(read: Sequence[tuple[str, FileEntry, bytes]], known: Collection[Digest], blobs: BlobStore) -> None:
-    new = list({entry.blob: content for _, entry, content in read if entry.blob not in known}.values())
+async def _store(read: Sequence[tuple[str, FileEntry, bytes]], stored: Collection[Digest], blobs: BlobStore) -> None:
+    new = list({entry.blob: content for _, entry, content in read if entry.blob not in stored}.values())
     # A store waits for its disk with each of them, and the disk takes several at once.
     for start in range(0, len(new), _AT_ONCE):
         await asyncio.gather(*map(blobs.put, new[start : start + _AT_ONCE]))

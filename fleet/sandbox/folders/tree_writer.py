@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class _Entry(NamedTuple):
     content: bytes
 
 
-def check_tree(tree: Tree) -> None:
+def check_tree(tree: Mapping[str, object]) -> None:
     """Return when the tree can exist on a disk; InvalidInput when a file is also the folder of another."""
     check_paths(tree.keys())
     seen: set[str] = set()
@@ -64,6 +64,18 @@ async def write_tree(tree: Tree, root: Path, blobs: BlobStore, owner: Identity) 
     return settled(writer.stamps)
 
 
+def write_files(files: Mapping[str, tuple[Mode, bytes]], root: Path, owner: Identity) -> None:
+    """`root` holds exactly these files, as `write_tree` writes those that are in a store.
+
+    Raises:
+        InvalidInput: a path that no tree may have, or a file that is also the folder of another.
+    """
+    check_tree(files)
+    split = ((*path.rpartition("/"), file) for path, file in files.items())
+    entries = [_Entry(folder, name, mode, content) for folder, _, name, (mode, content) in split]
+    _Writer(root, owner).write(sorted(entries, key=lambda entry: (entry.mode == "120000", entry.folder, entry.name)))
+
+
 def _ordered(tree: Tree) -> list[tuple[str, str, FileEntry]]:
     """Folder, name and entry of each file, folder by folder.
 
@@ -76,9 +88,9 @@ def _ordered(tree: Tree) -> list[tuple[str, str, FileEntry]]:
 
 async def _read(entries: Sequence[tuple[str, str, FileEntry]], blobs: BlobStore) -> list[_Entry]:
     """Each entry with its bytes, all asked for at once: the way to a store costs more than a small file."""
-    found = iter(await blobs.get_many([entry.blob for _, _, entry in entries if entry.mode != "160000"]))
+    contents = iter(await blobs.get_many([entry.blob for _, _, entry in entries if entry.mode != "160000"]))
     return [
-        _Entry(folder, name, entry.mode, b"" if entry.mode == "160000" else next(found))
+        _Entry(folder, name, entry.mode, b"" if entry.mode == "160000" else next(contents))
         for folder, name, entry in entries
     ]
 

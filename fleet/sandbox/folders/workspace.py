@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import itertools
@@ -12,8 +13,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fleet.kernel.errors import FleetError, InvalidInput
+from fleet.kernel.errors import FleetError, InvalidInput, SandboxUnavailable
 from fleet.policy.runs.spec import Artifact
+from fleet.redaction.redact_json import redact_report
 from fleet.sandbox.folders.beneath import TooLarge, open_beneath, read_beneath, walk_beneath
 from fleet.trees.port import BlobStore
 from fleet.trees.tree import Mode, check_path
@@ -23,7 +25,9 @@ MAX_ARTIFACT_BYTES = 512 << 20
 MAX_ALL_ARTIFACTS_BYTES = 1 << 30
 MAX_ARTIFACTS = 1_000
 NO_ROOM = 1 << 62
-_FREE_FLOOR_BYTES = 64 << 20
+FREE_FLOOR_BYTES = 64 << 20
+"""Of the disk, which no run may use."""
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 MAX_PATH_BYTES = 4_000
 
 
@@ -48,10 +52,37 @@ def disk_usage(root: int, *, repair: bool = False) -> int:
     return total
 
 
+def is_small(root: int) -> bool:
+    """Whether a disk that is full is so without what lies below the folder."""
+    if has_room(root):
+        return False
+    entries = walk_beneath(root, max_entries=MAX_ENTRIES)
+    return sum(status.st_blocks * 512 for _, status in entries) < FREE_FLOOR_BYTES
+
+
 def has_room(root: int) -> bool:
     """Whether the disk of the folder has more free than nobody may use."""
     disk = os.fstatvfs(root)
-    return disk.f_bavail * disk.f_frsize >= _FREE_FLOOR_BYTES
+    return disk.f_bavail * disk.f_frsize >= FREE_FLOOR_BYTES
+
+
+def free_bytes(folder: Path) -> int:
+    """What is left on the disk of the folder, or of the place where it would be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def no_room(folder: Path) -> SandboxUnavailable:
+    """The error of a run that cannot be held because the disk of the folder is full."""
+    free = free_bytes(folder)
+    return SandboxUnavailable(
+        f"the disk of {folder} is full: {free >> 20} MiB are left, and a run starts with {FREE_FLOOR_BYTES >> 20} or "
+        "more: make room on it; what is on record is kept, and the work goes on from there",
+        missing="disk",
+        free_bytes=free,
+    )
 
 
 def mode_of(status: os.stat_result) -> Mode | None:
@@ -84,19 +115,19 @@ async def store_artifacts(root: int, paths: Sequence[str], blobs: BlobStore) -> 
 
 
 def _expanded(root: int, paths: Sequence[str]) -> list[str]:
-    found: dict[str, None] = {}
+    expanded: dict[str, None] = {}
     for path in paths:
         try:
             folder = open_beneath(root, check_path(path), os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
-            found[path] = None
+            expanded[path] = None
             continue
         try:
             inside = [p for p, status in walk_beneath(folder, repair=True) if mode_of(status) in ("100644", "100755")]
         finally:
             os.close(folder)
-        found.update(dict.fromkeys(f"{path}/{name}" for name in sorted(inside) if is_valid(name)))
-    return list(found)[:MAX_ARTIFACTS]
+        expanded.update(dict.fromkeys(f"{path}/{name}" for name in sorted(inside) if is_valid(name)))
+    return list(expanded)[:MAX_ARTIFACTS]
 
 
 async def _store(root: int, path: str, max_bytes: int, blobs: BlobStore) -> Artifact:
@@ -108,6 +139,8 @@ async def _store(root: int, path: str, max_bytes: int, blobs: BlobStore) -> Arti
         content = read_beneath(root, path, max_bytes=max_bytes)
     except (FleetError, TooLarge):
         return Artifact(path=path)
+    # Before it is stored: what is stored once stays as it is.
+    content = await asyncio.to_thread(redact_report, path, content)
     return Artifact(path=path, blob=await blobs.put(content), size_bytes=len(content))
 
 

@@ -20,9 +20,11 @@ from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
+from judge import JUDGED, Judge, judge_of
 from language_stages import COVERAGE_TOOLS, VERSIONS, language_environment
-from stages import Stage
-from task_commands import DECLARED, LANGUAGES, PIPELINE, TASKS, chosen, missing_command, stages_of
+from processes import CACHE_PREFIX, adopt, end_children
+from stages import JUNIT, Stage
+from task_commands import DECLARED, LANGUAGES, PIPELINE, TASKS, chosen, judged_options, missing_command, stages_of
 
 CONFIG_EXIT = 2
 NO_TESTS_EXIT = 5
@@ -140,11 +142,13 @@ class Shim:
 
     def __init__(self, root: Path, env: dict[str, str], *, task_name: str, lang: str) -> None:
         self.root, self.task_name, self.lang = root, task_name, lang
-        self.runner = Runner(root, child_environment(root, env, lang))
+        self.runner = Runner(root, child_environment(root, {k: v for k, v in env.items() if k != "JUDGE"}, lang))
+        self.judge = judge_of(root, env)
         self.results: list[StageResult] = []
         self._version = ""
         for name in OUTPUT_FOLDERS:
             make_folder(root / name)
+        adopt()
 
     def log(self, message: str, level: str = "info") -> None:
         """One JSON line on standard error (RC-47)."""
@@ -167,6 +171,10 @@ class Shim:
             self._write_summary(None)
             self.log(f"stage {stage.name}: {result.status}, exit code {result.exit_code}")
         code = self._exit_code(stages)
+        end_children()
+        if self.judge is not None:
+            remove(self.root / JUDGED)
+            (self.root / JUDGED).write_text(json.dumps(self.judge.said))
         self._write_summary(code)
         return code
 
@@ -175,13 +183,25 @@ class Shim:
 
     def _stage(self, stage: Stage) -> StageResult:
         result = StageResult(stage.name, started_at_ms=now_ms(), tool=stage.tool)
-        code, late = self._commands(stage)
+        judge = self.judge if stage.name == "unit" else None
+        if judge is not None:
+            judge.plant()
+        sources = rust_sources(self.root) if stage.name == "build" and self.lang == "rust" else {}
+        code, late, is_sound = self._commands(stage, judge)
+        # What a build script made of the sources is made again, and seen, when their tests are built.
+        for path in (path for path, text in sources.items() if not path.is_file() or path.read_bytes() != text):
+            path.write_bytes(sources[path])
+        # What a stage left running could write over the results of this one and of the next.
+        end_children()
         result.exit_code, result.finished_at_ms = code, now_ms()
         result.missing = [path for path in stage.expects if not (self.root / path).is_file()]
         result.status = "timeout" if late else "failed" if code else "error" if result.missing else "passed"
         if code == NO_TESTS_EXIT and stage.may_be_empty:
             result.status = "skipped"
         if stage.unavailable is not None and code == stage.unavailable:
+            result.status = "error"
+        if not is_sound and result.status in ("passed", "failed"):
+            self.log("the tests ran otherwise than their report says: a test that must fail did not", "error")
             result.status = "error"
         return result
 
@@ -190,17 +210,24 @@ class Shim:
         ran = [(r.started_at_ms, r.finished_at_ms) for r in self.results if r.name == name]
         return sum((end - start) / 1000 for start, end in ran if start is not None and end is not None)
 
-    def _commands(self, stage: Stage) -> tuple[int, bool]:
+    def _commands(self, stage: Stage, judge: Judge | None) -> tuple[int, bool, bool]:
+        """Exit code, whether the time was over, and whether the judge believes what the stage left."""
         deadline = time.monotonic() + max(1.0, stage.limit_s - self._spent_s(stage.part_of))
         for command in stage.before:
             code, late = self.runner.run(command, timeout_s=deadline - time.monotonic())
             if code or late:
-                return code, late
-        sink = self.root / stage.stdout if stage.stdout else None
+                return code, late, True
+        sink, begun, is_sound = self.root / stage.stdout if stage.stdout else None, time.monotonic(), True
         code, late = self.runner.run(stage.command, timeout_s=deadline - time.monotonic(), stdout=sink)
+        spent_s = time.monotonic() - begun
+        if judge is not None:
+            end_children()
+            code, is_sound = judge.settle(code, self.root / JUNIT)
         for command in [] if late else stage.after:
             self.runner.run(command, timeout_s=max(1.0, deadline - time.monotonic()))
-        return code, late
+        if judge is not None and not late and self.runner.stopped_by is None:
+            judge.ask(judged_options(self.root), spent_s=spent_s, env=self.runner.env)
+        return code, late, is_sound
 
     def _exit_code(self, stages: list[Stage]) -> int:
         if self.runner.stopped_by is not None:
@@ -240,6 +267,12 @@ class Shim:
         return {name: self._version for name in sorted(used | {COVERAGE_TOOLS.get(self.lang, self.lang)})}
 
 
+def rust_sources(root: Path) -> dict[Path, bytes]:
+    """The sources of the project as they are now, without what a build leaves."""
+    files = (path for path in root.rglob("*.rs") if path.is_file() and not path.is_symlink())
+    return {path: path.read_bytes() for path in files if not {"target", "out"} & set(path.relative_to(root).parts)}
+
+
 def make_folder(path: Path) -> None:
     """A real folder is there. What a project has in its place gives way (the tree of the run is a copy)."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
@@ -261,8 +294,8 @@ def language_version(lang: str, env: dict[str, str]) -> str:
         done = subprocess.run(VERSIONS[lang], env=env, cwd="/", capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    found = re.search(r"\d+\.\d+(\.\d+)?", done.stdout)
-    return found.group() if found else ""
+    version = re.search(r"\d+\.\d+(\.\d+)?", done.stdout)
+    return version.group() if version else ""
 
 
 def child_environment(root: Path, env: dict[str, str], lang: str) -> dict[str, str]:
@@ -277,6 +310,7 @@ def child_environment(root: Path, env: dict[str, str], lang: str) -> dict[str, s
     return env | {
         "PYTHONPATH": path,
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": CACHE_PREFIX,
         "PYTHONSAFEPATH": "",
         "COVERAGE_FILE": str(root / "out" / ".coverage"),
         "RUFF_NO_CACHE": "true",

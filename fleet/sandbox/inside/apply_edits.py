@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from confinement import is_protected, path_problem
 from edits import EditProblem, merge_definitions, parse
-from formatting import Formatter
+from formatter import Formatter
 from normal_form import normal_form_digest
 
 MAX_INPUT_BYTES = 8 << 20
@@ -56,25 +56,25 @@ class Plan:
     problems: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
 
-class BadInput(Exception):
+class BadEdits(Exception):
     """The input file is not of the documented form."""
 
 
 def read_request(path: Path) -> tuple[list[Edit], list[str], bool]:
-    """Edits, protected globs and whether to format; BadInput names what is wrong."""
+    """Edits, protected globs and whether to format; BadEdits names what is wrong."""
     if path.stat().st_size > MAX_INPUT_BYTES:
-        raise BadInput(f"more than {MAX_INPUT_BYTES} bytes")
+        raise BadEdits(f"more than {MAX_INPUT_BYTES} bytes")
     document: Any = json.loads(path.read_bytes())
     try:
         edits = [Edit(path=e["path"], mode=e["mode"], content=e["content"]) for e in document["edits"]]
         globs = [str(glob) for glob in document.get("protect", [])]
     except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"the form is wrong: {error}") from error
+        raise BadEdits(f"the form is wrong: {error}") from error
     fields = [value for e in edits for value in (e.path, e.mode, e.content)]
     if not all(isinstance(cast("object", value), str) for value in fields):
-        raise BadInput("path, mode and content of an edit are texts")
+        raise BadEdits("path, mode and content of an edit are texts")
     if not 0 < len(edits) <= MAX_EDITS:
-        raise BadInput(f"there must be 1..{MAX_EDITS} edits, here are {len(edits)}")
+        raise BadEdits(f"there must be 1..{MAX_EDITS} edits, here are {len(edits)}")
     return edits, globs, bool(document.get("format", True))
 
 
@@ -184,7 +184,7 @@ def main(argv: Sequence[str]) -> int:
     out: Path = options.out or root / "out"
     try:
         edits, protect, is_formatted = read_request(options.inputs / "edits.json")
-    except (BadInput, OSError, ValueError, RecursionError) as error:
+    except (BadEdits, OSError, ValueError, RecursionError) as error:
         print(f"edits.json: {error}", file=sys.stderr)
         return 2
     formatter = Formatter(root, enabled=is_formatted)

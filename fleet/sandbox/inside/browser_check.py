@@ -126,21 +126,21 @@ def act(browser: Browser, request: Json) -> Json | None:
     return {"op": op, "selector": selector, "found": done is True}
 
 
-def assertions(browser: Browser, wanted: Json, seen: Json) -> list[Json]:
+def assertions(browser: Browser, asked: Json, seen: Json) -> list[Json]:
     """Every declared assertion and whether it holds."""
-    found: list[Json] = []
-    for text in list[Any](wanted.get("text_present") or []):
+    answers: list[Json] = []
+    for text in list[Any](asked.get("text_present") or []):
         holds = evaluated(browser, f"document.body && document.body.innerText.includes({json.dumps(text)})")
-        found.append({"kind": "text_present", "value": text, "holds": holds is True})
-    for selector in list[Any](wanted.get("selector_present") or []):
+        answers.append({"kind": "text_present", "value": text, "holds": holds is True})
+    for selector in list[Any](asked.get("selector_present") or []):
         holds = evaluated(browser, f"!!document.querySelector({json.dumps(selector)})")
-        found.append({"kind": "selector_present", "value": selector, "holds": holds is True})
-    if wanted.get("no_console_error"):
+        answers.append({"kind": "selector_present", "value": selector, "holds": holds is True})
+    if asked.get("no_console_error"):
         holds = not any(entry["level"] == "error" for entry in seen["console"])
-        found.append({"kind": "no_console_error", "value": True, "holds": holds})
-    if (limit := wanted.get("load_under_ms")) is not None:
-        found.append({"kind": "load_under_ms", "value": limit, "holds": seen["loaded"] and seen["load_ms"] <= limit})
-    return found
+        answers.append({"kind": "no_console_error", "value": True, "holds": holds})
+    if (limit := asked.get("load_under_ms")) is not None:
+        answers.append({"kind": "load_under_ms", "value": limit, "holds": seen["loaded"] and seen["load_ms"] <= limit})
+    return answers
 
 
 def evaluated(browser: Browser, expression: str) -> Any:
@@ -172,33 +172,33 @@ def console(events: list[Json]) -> list[Json]:
 
 def entries(events: list[Json]) -> list[Json]:
     """All messages, uncaught errors and log entries, in order."""
-    found: list[Json] = []
+    rows: list[Json] = []
     for event in events:
         params = event.get("params", {})
         if event["method"] == "Runtime.consoleAPICalled":
             texts = [str(a.get("value", a.get("description", a.get("type")))) for a in params.get("args", [])]
-            found.append({"level": params["type"], "text": " ".join(texts)[:1000]})
+            rows.append({"level": params["type"], "text": " ".join(texts)[:1000]})
         elif event["method"] == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
             text = details.get("exception", {}).get("description") or details.get("text", "")
-            found.append({"level": "error", "text": text[:1000]})
+            rows.append({"level": "error", "text": text[:1000]})
         elif event["method"] == "Log.entryAdded":
             entry = params["entry"]
-            found.append({"level": entry["level"], "text": f"{entry['text']} {entry.get('url', '')}".strip()[:1000]})
-    return found
+            rows.append({"level": entry["level"], "text": f"{entry['text']} {entry.get('url', '')}".strip()[:1000]})
+    return rows
 
 
 def failed(events: list[Json]) -> list[Json]:
     """Requests without answer, or with a status of 400 and more."""
     urls = {e["params"]["requestId"]: e["params"]["request"]["url"] for e in events if e["method"] == _SENT}
-    found: list[Json] = []
+    requests: list[Json] = []
     for event in events:
         params = event.get("params", {})
         if event["method"] == "Network.loadingFailed":
-            found.append({"url": urls.get(params["requestId"], "")[:500], "error": params.get("errorText", "")})
+            requests.append({"url": urls.get(params["requestId"], "")[:500], "error": params.get("errorText", "")})
         elif event["method"] == "Network.responseReceived" and params["response"]["status"] >= 400:
-            found.append({"url": params["response"]["url"][:500], "error": str(params["response"]["status"])})
-    return found[:MAX_ENTRIES]
+            requests.append({"url": params["response"]["url"][:500], "error": str(params["response"]["status"])})
+    return requests[:MAX_ENTRIES]
 
 
 _SENT = "Network.requestWillBeSent"
@@ -233,8 +233,8 @@ def main(path: Path = REQUEST, programs: Sequence[str] = PROGRAMS) -> int:
     with tempfile.TemporaryDirectory() as profile:
         browser = None
         try:
-            found = program(programs)
-            browser = Browser(found, profile, time.monotonic() + request.get("timeout_s", 60))
+            executable = program(programs)
+            browser = Browser(executable, profile, time.monotonic() + request.get("timeout_s", 60))
             result = visit(browser, request)
             acted = result["action"] is None or result["action"]["found"]
             held = all(a["holds"] for a in result["assertions"])

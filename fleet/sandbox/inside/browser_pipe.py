@@ -74,13 +74,13 @@ class Browser:
         """The result of one command; Broken when the browser refuses it or is gone."""
         number = self._write(method, params)
         while True:
-            found = self._next(self.deadline)
-            if found is None:
+            reply = self._next(self.deadline)
+            if reply is None:
                 raise Broken(f"no answer to {method}")
-            if found.get("id") == number:
-                if "error" in found:
-                    raise Broken(f"{method}: {found['error'].get('message')}")
-                return found.get("result", {})
+            if reply.get("id") == number:
+                if "error" in reply:
+                    raise Broken(f"{method}: {reply['error'].get('message')}")
+                return reply.get("result", {})
 
     def _write(self, method: str, params: Json) -> int:
         self._number += 1
@@ -183,6 +183,6 @@ def _flags(profile: str) -> list[str]:
 def program(names: Sequence[str] = PROGRAMS) -> str:
     """The browser that is installed."""
     for name in names:
-        if (found := shutil.which(name)) is not None:
-            return found
+        if (path := shutil.which(name)) is not None:
+            return path
     raise Missing(f"no browser: install chromium (looked for {', '.join(names)})")

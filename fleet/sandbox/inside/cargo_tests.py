@@ -7,7 +7,10 @@ never for the compiler. Documentation tests and programs with a harness of their
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ from typing import Any
 from result_files import Case, Unreadable, is_red, json_lines, json_object, number_of, run_tool, text_of, write_junit
 
 NO_TESTS, MISSING = 5, 127
+_FAILED = 101
+"""Exit code of a test program in which a test failed."""
 MESSAGES, EVENTS = Path("out/cargo-build.json"), Path("out/cargo-test.json")
 BUILD = ["cargo", "test", "--offline", "--no-run", "--workspace", "--message-format=json"]
 _ENDS = {"ok": "passed", "failed": "failed", "timeout": "", "ignored": "skipped"}
@@ -42,7 +47,7 @@ def programs_of(text: str) -> list[Program]:
     messages = json_lines(text)
     if not any(m.get("reason") == "build-finished" and m.get("success") is True for m in messages):
         raise Unreadable("cargo does not say that the tests were built")
-    return [found for message in messages if (found := _program(message))]
+    return [program for message in messages if (program := _program(message))]
 
 
 def _program(message: dict[str, Any]) -> Program | None:
@@ -108,11 +113,65 @@ def run_program(program: Program) -> tuple[int, list[Case]]:
     return code, cases
 
 
+def plant(root: Path) -> tuple[dict[str, str], dict[Path, bytes]]:
+    """A test that must fail in each target: target -> its token, and the files as they were."""
+    argv = ["cargo", "metadata", "--offline", "--no-deps", "--format-version", "1"]
+    try:
+        said = json.loads(subprocess.run(argv, cwd=root, capture_output=True, check=True).stdout)
+        targets = [
+            (str(target["name"]), Path(target["src_path"]))
+            for package in said["packages"]
+            for target in package["targets"]
+            if target.get("test", True) and {"lib", "rlib", "bin", "test", "proc-macro"} & set(target["kind"])
+        ]
+    except (OSError, ValueError, KeyError, TypeError, subprocess.CalledProcessError):
+        return {}, {}
+    tokens: dict[str, str] = {}
+    texts: dict[Path, bytes] = {}
+    for name, path in targets:
+        if path in texts or not path.is_file() or path.is_symlink():
+            continue
+        token = secrets.token_hex(8)
+        texts[path], tokens[name.replace("-", "_")] = path.read_bytes(), token
+        test = (
+            f'\n#[cfg(test)]\nmod x{token} {{\n    #[test]\n    fn fails() {{\n        panic!("{token}");\n    }}\n}}\n'
+        )
+        path.write_bytes(texts[path] + test.encode())
+    return tokens, texts
+
+
+def _is_planted(path: Path, text: bytes) -> bool:
+    try:
+        return path.read_bytes().startswith(text + b"\n#[cfg(test)]\nmod x")
+    except OSError:
+        return False
+
+
+def without(program: Program, code: int, cases: list[Case], tokens: dict[str, str]) -> tuple[int, list[Case]]:
+    """The exit code and the cases without the planted one; an errored one where it did not fail."""
+    token = tokens.get(program.target.replace("-", "_"))
+    if token is None or any(case.name == "(program)" for case in cases):
+        return code, cases
+    rest = [case for case in cases if case.name != f"x{token}::fails"]
+    if not any(case.name == f"x{token}::fails" and is_red(case) and token in case.message for case in cases):
+        why = "a test that must fail did not: its run is not what it says"
+        return code or 1, [*rest, Case("(report)", "errored", program.target, why)]
+    return (0 if code == _FAILED and not any(is_red(case) for case in rest) else code), rest
+
+
 def main(argv: list[str]) -> int:
     """Exit with the first failing program's code; 5 when there was no test; cargo's code when they do not build."""
     kind, junit = argv[0], Path(argv[1])
     MESSAGES.parent.mkdir(exist_ok=True)
-    if built := run_tool(BUILD, stdout=MESSAGES):
+    tokens, texts = plant(Path.cwd())
+    try:
+        built = run_tool(BUILD, stdout=MESSAGES)
+    finally:
+        # A build script may have changed what is compiled after it.
+        changed = [path for path, text in texts.items() if not _is_planted(path, text)]
+        for path, text in texts.items():
+            path.write_bytes(text)
+    if built:
         if built != MISSING:
             write_junit(junit, [Case("(build)", "errored", "cargo", "the tests do not build")])
         return built
@@ -121,10 +180,12 @@ def main(argv: list[str]) -> int:
     except Unreadable as error:
         print(error, file=sys.stderr)
         return 1
-    ran = [run_program(program) for program in programs]
-    cases = [case for _, found in ran for case in found]
+    ran = [without(program, *run_program(program), tokens) for program in programs]
+    why = "the build changed this file"
+    cases = [case for _, cases_of_one in ran for case in cases_of_one]
+    cases += [Case("(build)", "errored", str(path.relative_to(Path.cwd())), why) for path in changed]
     write_junit(junit, cases)
-    return next((code for code, _ in ran if code), 0 if cases else NO_TESTS)
+    return next((code for code, _ in ran if code), 1 if changed else 0 if cases else NO_TESTS)
 
 
 if __name__ == "__main__":

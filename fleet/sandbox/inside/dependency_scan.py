@@ -78,9 +78,9 @@ def _line_of(text: str, word: str) -> int:
 def main(argv: Sequence[str]) -> int:
     """Exit 0 without findings, 1 with some."""
     root = Path.cwd()
-    found = [f for name in argv or ["."] for f in findings(root, root / name)]
-    print(json.dumps(found))
-    return 1 if found else 0
+    rows = [f for name in argv or ["."] for f in findings(root, root / name)]
+    print(json.dumps(rows))
+    return 1 if rows else 0
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ def _bound_names(node: ast.stmt) -> tuple[str, ...]:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return (node.name,)
     if isinstance(node, ast.Assign):
-        found = [name for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
-        return tuple(name.id for name in found if isinstance(name.ctx, ast.Store))
+        names = [name for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        return tuple(name.id for name in names if isinstance(name.ctx, ast.Store))
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         return (node.target.id,)
     alias: object = getattr(node, "name", None) if type(node).__name__ == "TypeAlias" else None
@@ -209,9 +209,9 @@ def _add_imports(text: str, new: Source, *, path: str) -> str:
         is_future = isinstance(kept, ast.ImportFrom) and kept.module == "__future__"
         (future if is_future else others).append(ast.unparse(kept))
         present |= set(_import_keys(kept))
-    known = {ast.dump(b.node) for b in target.blocks}
+    dumps = {ast.dump(b.node) for b in target.blocks}
     guarded = [b for b in new.blocks if _is_guarded_import(b.node) and not _is_main_guard(b.node)]
-    others += [b.text for b in guarded if ast.dump(b.node) not in known]
+    others += [b.text for b in guarded if ast.dump(b.node) not in dumps]
     docstring = new.docstring.text if new.docstring and not target.docstring else None
     return _insert_at_top(target, docstring, future, others)
 

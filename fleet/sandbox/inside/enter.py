@@ -149,9 +149,9 @@ def reaped(command: int) -> int | None:
     """The command's exit code if it ended; whatever else ended is reaped too."""
     code: int | None = None
     with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0] != 0:
-            if found[0] == command:
-                code = os.waitstatus_to_exitcode(found[1])
+        while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
+            if ended[0] == command:
+                code = os.waitstatus_to_exitcode(ended[1])
     return code if code is None or code >= 0 else 128 - code
 
 

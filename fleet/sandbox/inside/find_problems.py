@@ -32,8 +32,8 @@ class Analyser:
 
 
 def _finding(path: str, code: str, message: str, severity: str | None = None) -> dict[str, Any]:
-    found = {"filename": path, "code": code, "message": message[:500]}
-    return found | {"severity": severity} if severity else found
+    row = {"filename": path, "code": code, "message": message[:500]}
+    return row | {"severity": severity} if severity else row
 
 
 def _relative(path: str, root: Path) -> str:
@@ -42,30 +42,30 @@ def _relative(path: str, root: Path) -> str:
 
 def read_names(text: str, root: Path, code: str) -> Findings:
     """A list of files, one a line, that a formatter would change; Unreadable when a line names no file."""
-    found: Findings = []
+    rows: Findings = []
     for line in dict.fromkeys(text.splitlines()):
         path = _relative(line, root)
         if not (root / path).is_file():
             raise Unreadable(f"{code} names no file: {line[:80]!r}")
         if not path.startswith(SKIPPED):
-            found.append(_finding(path, code, f"{code} would change this file"))
-    return found
+            rows.append(_finding(path, code, f"{code} would change this file"))
+    return rows
 
 
 def read_vet(text: str, root: Path) -> Findings:
     """The objects of `go vet -json`: package -> analyser -> diagnostics, with `# package` lines between them."""
     rest = "\n".join(line for line in text.splitlines() if not line.startswith("#")).strip()
-    found: Findings = []
+    rows: Findings = []
     while rest:
         try:
             value, end = json.JSONDecoder().raw_decode(rest)
             rest = rest[end:].strip()
             for analysers in value.values():
                 for name, diagnostics in analysers.items():
-                    found += [_vetted(name, one, root) for one in diagnostics]
+                    rows += [_vetted(name, one, root) for one in diagnostics]
         except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
             raise Unreadable(f"this is not what go vet -json says: {rest[:80]!r}") from error
-    return found
+    return rows
 
 
 def _vetted(name: str, one: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def read_clippy(text: str, root: Path) -> Findings:
     messages = json_lines(text)
     if not any(message.get("reason") == "build-finished" for message in messages):
         raise Unreadable("cargo does not say that the build finished")
-    found = [_linted(m["message"]) for m in messages if m.get("reason") == "compiler-message"]
-    return [one for one in found if one]
+    rows = [_linted(m["message"]) for m in messages if m.get("reason") == "compiler-message"]
+    return [one for one in rows if one]
 
 
 def _linted(message: Any) -> dict[str, Any] | None:
@@ -134,14 +134,14 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(text[-2000:] if analyser.reads_errors else "")
         return code
     try:
-        found = analyser.read(text, Path.cwd())
+        rows = analyser.read(text, Path.cwd())
     except Unreadable as error:
         print(f"{argv[0]} left no result: {error}", file=sys.stderr)
         return code or 1
-    write_findings(target, found)
-    for one in found:
+    write_findings(target, rows)
+    for one in rows:
         print(f"{one['filename']}: {one['code']}: {one['message']}", file=sys.stderr)
-    return 1 if found and not is_lenient else 0
+    return 1 if rows and not is_lenient else 0
 
 
 if __name__ == "__main__":

@@ -122,9 +122,11 @@ def make_commit(git: GitDir, request: Request, rows: dict[str, Row]) -> str:
 
 def write_pack(git: GitDir, commit: str, base: str, out: Path) -> None:
     """`new.pack` and `new.idx` hold every object that the commit reaches and the base does not."""
-    wanted = f"{commit}\n^{base}\n".encode()
+    revisions = f"{commit}\n^{base}\n".encode()
     options = ("--revs", "--threads=1", "--no-reuse-delta", "--quiet")
-    name = git.run("-c", "pack.writeReverseIndex=false", "pack-objects", *options, str(git.path / "new"), stdin=wanted)
+    name = git.run(
+        "-c", "pack.writeReverseIndex=false", "pack-objects", *options, str(git.path / "new"), stdin=revisions
+    )
     for ending in ("pack", "idx"):
         shutil.copyfile(git.path / f"new-{name.decode().strip()}.{ending}", out / f"new.{ending}")
 

@@ -64,28 +64,28 @@ def ask_refs(remote: Remote) -> Found:
     return Found(refs, head)
 
 
-def wanted(found: Found, ref: str | None) -> Wanted:
+def wanted(remote: Found, ref: str | None) -> Wanted:
     """What the name means there: a branch, a tag, a full ref, a commit id, in this order."""
     if ref is None:
-        if "HEAD" not in found.refs:
+        if "HEAD" not in remote.refs:
             raise NoSuchRef("the repository has no commit yet: commit something first")
-        return Wanted(f"refs/heads/{found.head}" if found.head else "HEAD", found.head or "HEAD")
+        return Wanted(f"refs/heads/{remote.head}" if remote.head else "HEAD", remote.head or "HEAD")
     for name in (f"refs/heads/{ref}", f"refs/tags/{ref}", ref):
-        if name.startswith("refs/") and name in found.refs:
+        if name.startswith("refs/") and name in remote.refs:
             return Wanted(name, name.removeprefix("refs/heads/").removeprefix("refs/tags/"))
     if COMMIT_ID.fullmatch(ref):
-        return Wanted(ref, found.head or "HEAD")
+        return Wanted(ref, remote.head or "HEAD")
     raise NoSuchRef(f"the repository has no branch, tag or commit {ref!r}")
 
 
-def list_refs(found: Found) -> dict[str, Any]:
+def list_refs(remote: Found) -> dict[str, Any]:
     """The answer to `--list`."""
-    refs = sorted((n, i) for n, i in found.refs.items() if n != "HEAD")
+    refs = sorted((n, i) for n, i in remote.refs.items() if n != "HEAD")
     shown, left_out = refs[:MAX_REFS], max(0, len(refs) - MAX_REFS)
     lines = [f"{object_id} {name}" for name, object_id in shown]
     lines += [f"({left_out} more)"] if left_out else []
-    head = f"HEAD is {found.head}" if found.head else "HEAD is at no branch"
-    return _answer("\n".join([head, *lines]), {"head": found.head, "refs": dict(shown), "left_out": left_out})
+    head = f"HEAD is {remote.head}" if remote.head else "HEAD is at no branch"
+    return _answer("\n".join([head, *lines]), {"head": remote.head, "refs": dict(shown), "left_out": left_out})
 
 
 def fetch(git: GitDir, remote: Remote, want: Wanted, base: str | None) -> str:
@@ -158,12 +158,12 @@ def main(argv: Sequence[str]) -> int:
     repo = options.repo.resolve() if options.repo.is_dir() else None
     try:
         with temporary_git_dir(repo, Path.cwd()) as git, open_remote(git, options) as remote:
-            found = ask_refs(remote)
+            listed = ask_refs(remote)
             if options.list:
-                answer = list_refs(found)
+                answer = list_refs(listed)
             else:
                 base = (repo / "HEAD").read_text().strip() if repo else None
-                answer = bring(git, remote, wanted(found, options.ref), base, options.out)
+                answer = bring(git, remote, wanted(listed, options.ref), base, options.out)
     except NoSuchRef as error:
         print(json.dumps(_answer(str(error))))
         return REFUSED

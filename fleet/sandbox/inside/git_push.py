@@ -26,8 +26,8 @@ class Branch:
     def commit(self) -> str | None:
         """Where the branch is, None when it does not exist."""
         out = self._remote.ask("ls-remote", "--refs", self._remote.url, self._ref).decode()
-        found = {name: commit for commit, _, name in (line.partition("\t") for line in out.splitlines())}
-        return found.get(self._ref)
+        commits = {name: commit for commit, _, name in (line.partition("\t") for line in out.splitlines())}
+        return commits.get(self._ref)
 
     def push(self, commit: str, expected: str | None) -> None:
         """The branch moves from `expected` (None: it does not exist) to the commit."""

@@ -44,12 +44,12 @@ def ssh_environment(folder: Path, key: Path, host_keys: Sequence[str]) -> dict[s
         folder: gone with the run and read by nobody else; the key is copied there, as `ssh` wants it.
         host_keys: what the host has to prove to be; each of the form HOST_KEY.
     """
-    known, own = folder / "known_hosts", folder / "identity"
-    known.write_text("".join(f"{_ALIAS} {line}\n" for line in host_keys))
+    hosts, own = folder / "known_hosts", folder / "identity"
+    hosts.write_text("".join(f"{_ALIAS} {line}\n" for line in host_keys))
     own.touch(mode=0o600)
     # Providers of secrets strip the end of line, without which ssh does not take the key.
     own.write_bytes(key.read_bytes().rstrip() + b"\n")
     relay = shlex.join((sys.executable, "-IS", str(Path(__file__).with_name("proxy_connect.py")), "%h", "%p"))
-    options = (*_OPTIONS, f"UserKnownHostsFile={known}", f"IdentityFile={own}", f"ProxyCommand={relay}")
+    options = (*_OPTIONS, f"UserKnownHostsFile={hosts}", f"IdentityFile={own}", f"ProxyCommand={relay}")
     command = ["ssh", "-F", "/dev/null", "-T", *(part for option in options for part in ("-o", option))]
     return {"GIT_SSH_COMMAND": shlex.join(command), "GIT_SSH_VARIANT": "ssh", "HOME": os.fspath(folder)}

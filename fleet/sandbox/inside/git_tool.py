@@ -135,9 +135,9 @@ def add(place: Place) -> Answer:
     """Say that the paths are part of the next commit: it takes the whole workspace, so nothing has to be kept."""
     rows = place.staged()
     old = place.git.rows(place.head)
-    known = {*rows, *old}
+    paths = {*rows, *old}
     missing = [
-        p for p in place.request["paths"] if p != "." and not any(k == p or k.startswith(f"{p}/") for k in known)
+        p for p in place.request["paths"] if p != "." and not any(k == p or k.startswith(f"{p}/") for k in paths)
     ]
     if missing:
         raise Refused(NOT_FOUND, f"there is no {', '.join(missing)}")

@@ -38,12 +38,12 @@ class Parts(io.RawIOBase):
             self._file = None
 
 
-def check_digest(folder: str, wanted: str) -> None:
+def check_digest(folder: str, digest: str) -> None:
     """Return when the parts together have the digest; ValueError else."""
-    found, parts = hashlib.sha256(), Parts(folder)
+    hasher, parts = hashlib.sha256(), Parts(folder)
     while data := parts.read(_CHUNK):
-        found.update(data)
-    if found.hexdigest() != wanted:
+        hasher.update(data)
+    if hasher.hexdigest() != digest:
         raise ValueError("the inputs of the run are not complete")
 
 

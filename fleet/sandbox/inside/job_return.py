@@ -107,9 +107,9 @@ def walk(root: str) -> Iterator[Found]:
 def disk_usage() -> int:
     """Bytes of the workspace; more than any limit when there are too many entries or too long paths."""
     total = 0
-    for count, found in enumerate(walk(WORKSPACE), 1):
-        total += found.status.st_blocks * 512
-        if count >= _MAX_ENTRIES or len(os.fsencode(found.path)) > _MAX_PATH_BYTES:
+    for count, entry in enumerate(walk(WORKSPACE), 1):
+        total += entry.status.st_blocks * 512
+        if count >= _MAX_ENTRIES or len(os.fsencode(entry.path)) > _MAX_PATH_BYTES:
             return 1 << 62
     return total
 
@@ -125,15 +125,15 @@ def is_wanted(path: str, request: dict[str, Any]) -> bool:
 
 def give_back(request: dict[str, Any], before: dict[str, tuple[str, str]], sending: Sending) -> dict[str, Any]:
     """What is left in the workspace is sent: changed files, and the names of those that are as they were."""
-    wanted, left_out = _wanted(request)
-    if sum(f.status.st_size for f in wanted) > request["max_return_bytes"]:
+    entries, left_out = _wanted(request)
+    if sum(f.status.st_size for f in entries) > request["max_return_bytes"]:
         return {"left_out": left_out, "too_large": True}
     with tarfile.open(fileobj=sending, mode="w|gz", format=tarfile.PAX_FORMAT) as archive:
         kept: list[str] = []
-        for found in wanted:
-            member, content = _member(found)
-            if before.get(found.path) == (mode_of(member), hashlib.sha256(content).hexdigest()):
-                kept.append(found.path)
+        for entry in entries:
+            member, content = _member(entry)
+            if before.get(entry.path) == (mode_of(member), hashlib.sha256(content).hexdigest()):
+                kept.append(entry.path)
             else:
                 archive.addfile(member, io.BytesIO(content) if member.isfile() else None)
         listing = json.dumps(kept).encode()
@@ -145,16 +145,16 @@ def give_back(request: dict[str, Any], before: dict[str, tuple[str, str]], sendi
 
 
 def _wanted(request: dict[str, Any]) -> tuple[list[Found], int]:
-    wanted, left_out = list[Found](), 0
-    for found in walk(WORKSPACE):
-        if stat.S_ISDIR(found.status.st_mode) or not is_wanted(found.path, request):
+    entries, left_out = list[Found](), 0
+    for entry in walk(WORKSPACE):
+        if stat.S_ISDIR(entry.status.st_mode) or not is_wanted(entry.path, request):
             continue
-        is_plain = stat.S_ISREG(found.status.st_mode) or stat.S_ISLNK(found.status.st_mode)
-        if is_plain and _is_text(found.path):
-            wanted.append(found)
+        is_plain = stat.S_ISREG(entry.status.st_mode) or stat.S_ISLNK(entry.status.st_mode)
+        if is_plain and _is_text(entry.path):
+            entries.append(entry)
         else:
             left_out += 1
-    return sorted(wanted), left_out
+    return sorted(entries), left_out
 
 
 def _is_text(path: str) -> bool:
@@ -164,14 +164,14 @@ def _is_text(path: str) -> bool:
         return False
 
 
-def _member(found: Found) -> tuple[tarfile.TarInfo, bytes]:
-    member = tarfile.TarInfo(f"files/{found.path}")
-    path = os.path.join(WORKSPACE, found.path)
-    if stat.S_ISLNK(found.status.st_mode):
+def _member(entry: Found) -> tuple[tarfile.TarInfo, bytes]:
+    member = tarfile.TarInfo(f"files/{entry.path}")
+    path = os.path.join(WORKSPACE, entry.path)
+    if stat.S_ISLNK(entry.status.st_mode):
         member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
         return member, os.fsencode(member.linkname)
-    os.chmod(path, found.status.st_mode | stat.S_IRUSR)
+    os.chmod(path, entry.status.st_mode | stat.S_IRUSR)
     with open(path, "rb") as file:
         content = file.read()
-    member.mode, member.size = (0o755 if found.status.st_mode & stat.S_IXUSR else 0o644), len(content)
+    member.mode, member.size = (0o755 if entry.status.st_mode & stat.S_IXUSR else 0o644), len(content)
     return member, content

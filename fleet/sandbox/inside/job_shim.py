@@ -100,12 +100,12 @@ def sample() -> Use:
 
 
 def _children(pid: int) -> list[int]:
-    found: list[int] = []
+    children: list[int] = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
             with contextlib.suppress(OSError, ValueError):
-                found += [int(c) for c in _read(f"/proc/{pid}/task/{thread}/children").split()]
-    return found
+                children += [int(c) for c in _read(f"/proc/{pid}/task/{thread}/children").split()]
+    return children
 
 
 def _read(path: str) -> str:

@@ -25,8 +25,8 @@ def has_build_script(root: Path) -> bool:
 
 def sources(root: Path) -> list[Path]:
     """The JavaScript files of the project, sorted, without those of other packages."""
-    found = (path for path in root.rglob("*") if _SOURCE.fullmatch(path.name) and path.is_file())
-    return sorted(path for path in found if not SKIPPED & set(path.relative_to(root).parts))
+    paths = (path for path in root.rglob("*") if _SOURCE.fullmatch(path.name) and path.is_file())
+    return sorted(path for path in paths if not SKIPPED & set(path.relative_to(root).parts))
 
 
 def main() -> int:

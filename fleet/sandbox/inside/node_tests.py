@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,54 @@ def kind_of(path: Path) -> str:
     return "integration" if words & {"integration", "integ"} else "unit"
 
 
-def command(kind: str, files: list[Path]) -> list[str]:
+_CANARY = """if (process.env.NODE_TEST_CONTEXT) {{
+  const {{ test }} = require('node:test');
+  const assert = require('node:assert');
+  const file = require('node:path').resolve(process.argv[1]);
+  test(`{name} ${{file}}`, () => {{ assert.strictEqual('{one}', '{two}', '{one}{two}'); }});
+}}
+"""
+
+
+@dataclass(frozen=True)
+class MustFail:
+    """A test that must fail in the process of each test file: its name, and what it says."""
+
+    name: str
+    one: str
+    two: str
+    file: Path
+
+
+def plant() -> MustFail:
+    """A module that each process of a test file loads first."""
+    name, one, two = (secrets.token_hex(6) for _ in range(3))
+    file = Path(tempfile.mkdtemp(prefix="node-")) / f"{secrets.token_hex(6)}.cjs"
+    file.write_text(_CANARY.format(name=name, one=one, two=two))
+    return MustFail(name, one, two, file)
+
+
+def without(cases: list[Case], canary: MustFail, files: list[Path], root: Path) -> list[Case]:
+    """The cases without the planted ones; an errored one for each file whose planted test did not fail."""
+    mine = [case for case in cases if f"{canary.name} " in case.name]
+    rest = [case for case in cases if case not in mine]
+    failed = {
+        _relative(case.name.partition(f"{canary.name} ")[2], root)
+        for case in mine
+        if is_red(case) and f"{canary.one}{canary.two}" in case.message
+    }
+    # A file that cannot be read, or crashes, says so itself.
+    crashed = {case.file for case in rest if case.name == "(file)" and is_red(case)}
+    silent = [path for path in map(Path.as_posix, files) if path not in failed | crashed]
+    why = "a test that must fail did not: its run is not what it says"
+    return rest + [Case("(report)", "errored", "", why, path) for path in silent]
+
+
+def command(kind: str, files: list[Path], canary: MustFail | None = None) -> list[str]:
     """The command line: our reporter into a file, the readable one into the log, coverage for unit tests."""
     to = "--test-reporter-destination="
-    argv = ["node", "--test", f"--test-reporter={INSIDE / 'node_reporter.mjs'}", f"{to}{EVENTS}"]
+    preload = ["--require", str(canary.file)] if canary else []
+    argv = ["node", *preload, "--test", f"--test-reporter={INSIDE / 'node_reporter.mjs'}", f"{to}{EVENTS}"]
     argv += ["--test-reporter=spec", f"{to}stdout"]
     if kind == "unit":
         argv += ["--experimental-test-coverage", "--test-reporter=lcov", f"{to}{LCOV}"]
@@ -76,11 +122,11 @@ def cases_of(text: str, *, root: Path) -> list[Case]:
         nesting = number_of(event, "nesting")
         inner = levels.pop(nesting + 1, [])
         case = _case(event, root)
-        found = [replace(one, name=f"{case.name} > {one.name}") for one in inner]
+        cases = [replace(one, name=f"{case.name} > {one.name}") for one in inner]
         is_own = not event.get("suite") and not inner and not _is_empty_file(case, event)
         if is_own or (is_red(case) and not any(is_red(one) for one in inner)):
-            found.append(case)
-        levels.setdefault(nesting, []).extend(found)
+            cases.append(case)
+        levels.setdefault(nesting, []).extend(cases)
     return levels.get(0, [])
 
 
@@ -117,10 +163,10 @@ def lines_of(text: str) -> dict[str, dict[int, int]]:
         elif line == "end_of_record":
             hits = None
         elif line.startswith("DA:"):
-            found = _DATA.fullmatch(line)
-            if found is None or hits is None:
+            match = _DATA.fullmatch(line)
+            if match is None or hits is None:
                 raise Unreadable(f"no line of an LCOV file: {line[:80]!r}")
-            hits[int(found.group(1))] = int(found.group(2))
+            hits[int(match.group(1))] = int(match.group(2))
     if hits is not None:
         raise Unreadable("the LCOV file is cut")
     return {path: _code_of(path, lines) for path, lines in files.items()}
@@ -148,9 +194,12 @@ def main(argv: list[str]) -> int:
     if not files:
         write_junit(junit, [])
         return NO_TESTS
-    code = run_tool(command(kind, files))
+    canary = plant()
+    code = run_tool(command(kind, files, canary))
     try:
-        cases = cases_of(EVENTS.read_text(errors="replace"), root=root)
+        cases = without(cases_of(EVENTS.read_text(errors="replace"), root=root), canary, files, root)
+        if code in (0, 1):
+            code = int(any(is_red(case) for case in cases))
         if code == 0 and any(is_red(case) for case in cases):
             raise Unreadable("node passed, and its record holds a failed test")
         write_junit(junit, cases)

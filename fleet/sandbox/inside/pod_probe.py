@@ -29,15 +29,15 @@ def privileges() -> str:
     """Empty when the process is nobody special and can become nobody else."""
     with open("/proc/self/status", encoding="ascii") as file:
         status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
-    wanted = {"NoNewPrivs": "1", "CapEff": "0" * 16, "Seccomp": "2"}
-    wrong = [f"{name} is {status.get(name, 'unknown')}" for name, value in wanted.items() if status.get(name) != value]
+    rules = {"NoNewPrivs": "1", "CapEff": "0" * 16, "Seccomp": "2"}
+    wrong = [f"{name} is {status.get(name, 'unknown')}" for name, value in rules.items() if status.get(name) != value]
     return ", ".join(["the run is root"] * (os.getuid() == 0) + wrong)
 
 
 def read_only() -> str:
     """Empty when the image cannot be changed."""
-    found = [path for path in ("/", "/usr", "/etc", "/fleet/inside") if _can_write(path)]
-    return f"a run can write below {', '.join(found)}" if found else ""
+    writable = [path for path in ("/", "/usr", "/etc", "/fleet/inside") if _can_write(path)]
+    return f"a run can write below {', '.join(writable)}" if writable else ""
 
 
 def _can_write(folder: str) -> bool:

@@ -221,13 +221,13 @@ CHECKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 def main() -> int:
     given = json.loads(sys.argv[1])
-    found: dict[str, str] = {}
+    answers: dict[str, str] = {}
     for check, probe in CHECKS.items():
         try:
-            found[check] = probe(given)
+            answers[check] = probe(given)
         except Exception as error:  # a probe that breaks is a check that does not hold
-            found[check] = f"the probe broke: {error!r}"
-    sys.stdout.write(json.dumps(found))
+            answers[check] = f"the probe broke: {error!r}"
+    sys.stdout.write(json.dumps(answers))
     return 7
 
 

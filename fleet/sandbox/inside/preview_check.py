@@ -59,18 +59,18 @@ def _looked(preview: Preview, page: Json, program: str, target: Path, seconds: f
             return _case(page, "errored", f"the browser did not start: {error}")
         try:
             browser.deadline = time.monotonic() + seconds
-            found = problems(page, preview.base, look(browser, preview.base, page))
+            complaints = problems(page, preview.base, look(browser, preview.base, page))
             picture(browser, target)
         except (Broken, OSError) as error:
-            found = [f"expected a page within {seconds:g} s, found: {error}"]
+            complaints = [f"expected a page within {seconds:g} s, found: {error}"]
         finally:
             browser.close()
-    if found:
+    if complaints:
         try:
             preview.check()
         except Unserved as error:
-            found = [str(error)]
-    return _case(page, "failed" if found else "passed", told(found))
+            complaints = [str(error)]
+    return _case(page, "failed" if complaints else "passed", told(complaints))
 
 
 def _case(page: Json, outcome: str, message: str = "") -> Case:
@@ -78,11 +78,11 @@ def _case(page: Json, outcome: str, message: str = "") -> Case:
 
 
 def _results(declared: Json, browser: str) -> list[Case]:
-    found: list[Case] = []
+    cases: list[Case] = []
     for case in check(declared, browser):
-        found.append(case)
+        cases.append(case)
         print(f"preview {case.name}: {case.outcome} {case.message}".rstrip(), flush=True)
-    return found
+    return cases
 
 
 def _stop(number: int, _frame: object) -> NoReturn:

@@ -78,17 +78,17 @@ def _settled(browser: Browser, page: Json) -> Json:
 
 
 def _is_there(seen: Json) -> bool:
-    return all(seen["texts"]) and all(found is True for found in seen["selectors"])
+    return all(seen["texts"]) and all(is_shown is True for is_shown in seen["selectors"])
 
 
 def _look(browser: Browser, page: Json) -> Json:
     frame = browser.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
     world = browser.send("Page.createIsolatedWorld", frameId=frame)["executionContextId"]
     asked = _SEEN % (json.dumps(page["text"]), json.dumps(page["selectors"]))
-    found = browser.send("Runtime.evaluate", expression=asked, contextId=world, returnByValue=True)
-    if "exceptionDetails" in found:
+    reply = browser.send("Runtime.evaluate", expression=asked, contextId=world, returnByValue=True)
+    if "exceptionDetails" in reply:
         raise Broken("the page has no document that can be looked at")
-    return found["result"]["value"]
+    return reply["result"]["value"]
 
 
 def picture(browser: Browser, path: Path) -> bool:
@@ -105,20 +105,20 @@ def picture(browser: Browser, path: Path) -> bool:
 
 
 def _asked(events: list[Json], frame: str | None) -> str:
-    found = [
+    addresses = [
         e["params"]["request"]["url"]
         for e in events
         if e["method"] == "Network.requestWillBeSent"
         and e["params"].get("type") == "Document"
         and e["params"].get("frameId") == frame
     ]
-    return found[-1][:500] if found else ""
+    return addresses[-1][:500] if addresses else ""
 
 
 def _errors(events: list[Json], *, ignored: set[str]) -> list[str]:
     """Errors of the console and uncaught exceptions; not those about a favicon, or about a status that is expected."""
-    known = ignored - {""}
-    kept = [e for e in events if e["method"] != "Log.entryAdded" or e["params"]["entry"].get("url", "") not in known]
+    urls = ignored - {""}
+    kept = [e for e in events if e["method"] != "Log.entryAdded" or e["params"]["entry"].get("url", "") not in urls]
     return [entry["text"] for entry in entries(kept) if entry["level"] in ("error", "assert")][:20]
 
 
@@ -129,21 +129,21 @@ def problems(page: Json, base: str, seen: Json) -> list[str]:
             return [f"expected to stay at {base}, found that it leads to {_cut(address)}"]
     if seen["error"] and seen["error"] != _EMPTY:
         return [f"expected a page, found {_cut(seen['error'])}"]
-    found: list[str] = []
+    rows: list[str] = []
     if seen["status"] != page["status"]:
-        found.append(f"expected status {page['status']}, found {seen['status']}")
+        rows.append(f"expected status {page['status']}, found {seen['status']}")
     if not seen["loaded"]:
-        found.append("expected the page to load in its time, found that it still loads")
+        rows.append("expected the page to load in its time, found that it still loads")
     for text, is_there in zip(page["text"], seen["texts"], strict=True):
         if not is_there:
-            found.append(f"expected the text {_cut(text)!r}, found {_cut(seen['shown'])!r}")
+            rows.append(f"expected the text {_cut(text)!r}, found {_cut(seen['shown'])!r}")
     for selector, is_there in zip(page["selectors"], seen["selectors"], strict=True):
         if is_there is not True:
             why = "that it is no CSS selector" if is_there == "invalid" else "no such element"
-            found.append(f"expected an element {_cut(selector)!r}, found {why}")
+            rows.append(f"expected an element {_cut(selector)!r}, found {why}")
     if page["width"] is not None and seen["width"] > page["width"]:
-        found.append(f"expected it to fit into {page['width']} px, found {seen['width']} px")
-    return found + ([] if page["allow_errors"] else _of_errors(seen))
+        rows.append(f"expected it to fit into {page['width']} px, found {seen['width']} px")
+    return rows + ([] if page["allow_errors"] else _of_errors(seen))
 
 
 def _of_errors(seen: Json) -> list[str]:
@@ -156,11 +156,11 @@ def _of_errors(seen: Json) -> list[str]:
 
 def _is_at(address: str, base: str) -> bool:
     try:
-        found, wanted = urlsplit(address), urlsplit(base)
-        is_here = found.hostname in (wanted.hostname, "localhost") and found.port == wanted.port
+        at, own = urlsplit(address), urlsplit(base)
+        is_here = at.hostname in (own.hostname, "localhost") and at.port == own.port
     except ValueError:
         return False
-    return is_here and found.scheme == wanted.scheme
+    return is_here and at.scheme == own.scheme
 
 
 def _cut(text: str) -> str:
@@ -168,6 +168,6 @@ def _cut(text: str) -> str:
     return flat if len(flat) <= _SHORT else f"{flat[:_SHORT]}..."
 
 
-def told(found: Sequence[str]) -> str:
+def told(complaints: Sequence[str]) -> str:
     """The problems as one line."""
-    return "; ".join(found)
+    return "; ".join(complaints)

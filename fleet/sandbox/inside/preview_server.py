@@ -78,8 +78,8 @@ class Preview:
         until = time.monotonic() + seconds
         status: int | None = None
         while True:
-            found = self._status(path, until)
-            status = found if found is not None else status
+            answer = self._status(path, until)
+            status = answer if answer is not None else status
             if status is not None and status < 500:
                 return
             self.check()
@@ -131,8 +131,8 @@ class Preview:
                     data += more
         except OSError:
             return None
-        found = _ANSWER.match(data)
-        return int(found.group(1)) if found else None
+        match = _ANSWER.match(data)
+        return int(match.group(1)) if match else None
 
 
 def _left(until: float) -> float:

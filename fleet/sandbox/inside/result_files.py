@@ -113,11 +113,11 @@ def _is_xml(char: str) -> bool:
 
 def json_lines(text: str) -> list[dict[str, Any]]:
     """The objects of NDJSON; Unreadable names the first line that is none."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            found.append(json_object(line, number))
-    return found
+            rows.append(json_object(line, number))
+    return rows
 
 
 def json_object(line: str, number: int = 0) -> dict[str, Any]:
@@ -133,15 +133,15 @@ def json_object(line: str, number: int = 0) -> dict[str, Any]:
 
 def text_of(value: dict[str, Any], name: str, default: str = "") -> str:
     """A text field; Unreadable when it holds something else."""
-    found = value.get(name, default)
-    if not isinstance(found, str):
-        raise Unreadable(f"{name} is no text: {str(found)[:80]!r}")
-    return found
+    text = value.get(name, default)
+    if not isinstance(text, str):
+        raise Unreadable(f"{name} is no text: {str(text)[:80]!r}")
+    return text
 
 
 def number_of(value: dict[str, Any], name: str) -> int:
     """A count of at least 0; Unreadable when it holds something else."""
-    found = value.get(name)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
-        raise Unreadable(f"{name} is no count: {str(found)[:80]!r}")
-    return found
+    number = value.get(name)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise Unreadable(f"{name} is no count: {str(number)[:80]!r}")
+    return number

@@ -1,14 +1,14 @@
 """Search the workspace: text, symbols, references, outline, semantic, structure (RT-46). No project code is run.
 
-Input, `/inputs/search.json`: {"op": ..., "query": text, "path": text, "max_results": n}. One JSON object on standard
-output: {"total": n, "items": [...], "scanned": n}. Python is read by its syntax tree, other languages by the form of
-their definitions; `semantic` ranks pieces of files by the words they share with the query (BM25), no model is asked.
-`structure` takes a pattern of ast-grep and a language: `$A` is one node, `$$$A` any number of them.
+Input, `/inputs/search.json`: {"op": ..., "query": text, "path": text, "max_results": n}, and `/inputs/symbols.json`
+with the definitions of each file where the operation is about them: {path: [[kind, name, line, end], ...]}. One JSON
+object on standard output: {"total": n, "items": [...]}. `semantic` ranks pieces of files by the words they share with
+the query (BM25), no model is asked. `structure` takes a pattern of ast-grep and a language: `$A` is one node, `$$$A`
+any number of them.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import os
@@ -27,25 +27,8 @@ MAX_RESULTS = 1_000
 DEFAULT_RESULTS = 100
 PIECE_LINES = 40
 SKIPPED = {".git", "node_modules", "__pycache__", ".venv", "target", ".tox", ".mypy_cache", ".ruff_cache"}
-_NAME = r"([A-Za-z_$][\w$]*)"
-_FORMS: dict[str, list[tuple[str, re.Pattern[str]]]] = {
-    "go": [
-        ("function", re.compile(rf"^func\s+(?:\([^)]*\)\s*)?{_NAME}")),
-        ("type", re.compile(rf"^type\s+{_NAME}")),
-        ("value", re.compile(rf"^(?:var|const)\s+{_NAME}")),
-    ],
-    "js": [
-        ("function", re.compile(rf"^\s*(?:export\s+)?(?:default\s+)?(?:async\s+)?function\s*\*?\s*{_NAME}")),
-        ("class", re.compile(rf"^\s*(?:export\s+)?(?:default\s+)?(?:abstract\s+)?class\s+{_NAME}")),
-        ("type", re.compile(rf"^\s*(?:export\s+)?(?:interface|type|enum)\s+{_NAME}")),
-        ("value", re.compile(rf"^(?:export\s+)?(?:const|let|var)\s+{_NAME}")),
-    ],
-    "rs": [
-        ("function", re.compile(rf"^\s*(?:pub(?:\([^)]*\))?\s+)?(?:async\s+|const\s+|unsafe\s+)*fn\s+{_NAME}")),
-        ("type", re.compile(rf"^\s*(?:pub(?:\([^)]*\))?\s+)?(?:struct|enum|trait|type|union|mod)\s+{_NAME}")),
-    ],
-}
-_ENDINGS = {".go": "go", ".js": "js", ".jsx": "js", ".ts": "js", ".tsx": "js", ".mjs": "js", ".cjs": "js", ".rs": "rs"}
+SYMBOLS: dict[str, list[Symbol]] = {}
+"""Definitions by path, as they were sent along."""
 
 
 class Symbol(NamedTuple):
@@ -78,35 +61,9 @@ def _walk(start: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in names)
 
 
-def symbols_of(path: str, text: str) -> list[Symbol]:
+def symbols_of(path: str) -> list[Symbol]:
     """The definitions of a file, in order."""
-    if path.endswith(".py"):
-        try:
-            return list(_python(ast.parse(text).body, ""))
-        except (SyntaxError, ValueError, RecursionError):
-            return []
-    forms = _FORMS.get(_ENDINGS.get(Path(path).suffix, ""), [])
-    found: list[Symbol] = []
-    for n, line in enumerate(text.split("\n"), 1):
-        for kind, form in forms if len(line) <= MAX_LINE_CHARS else ():
-            if match := form.match(line):
-                found.append(Symbol(kind, match.group(1), n, n))
-                break
-    return found
-
-
-def _python(body: list[ast.stmt], owner: str) -> Iterator[Symbol]:
-    for node in body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            kind = "class" if isinstance(node, ast.ClassDef) else "method" if owner else "function"
-            yield Symbol(kind, owner + node.name, node.lineno, node.end_lineno or node.lineno)
-            if isinstance(node, ast.ClassDef):
-                yield from _python(node.body, f"{owner}{node.name}.")
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                if isinstance(target, ast.Name):
-                    yield Symbol("value", owner + target.id, node.lineno, node.end_lineno or node.lineno)
+    return SYMBOLS.get(path, [])
 
 
 def search_text(root: Path, request: dict[str, Any]) -> Iterator[dict[str, object]]:
@@ -123,21 +80,21 @@ def search_text(root: Path, request: dict[str, Any]) -> Iterator[dict[str, objec
 
 def search_symbols(root: Path, request: dict[str, Any]) -> Iterator[dict[str, object]]:
     """Definitions whose name holds the query, whatever the letter case."""
-    wanted = request["query"].casefold()
-    for path, text in files(root, request["path"]):
-        for found in symbols_of(path, text):
-            if wanted in found.name.casefold():
-                yield _row(path, found)
+    part = request["query"].casefold()
+    for path, _ in files(root, request["path"]):
+        for symbol in symbols_of(path):
+            if part in symbol.name.casefold():
+                yield _row(path, symbol)
 
 
 def outline(root: Path, request: dict[str, Any]) -> Iterator[dict[str, object]]:
     """Every definition below the path."""
-    for path, text in files(root, request["path"]):
-        yield from (_row(path, found) for found in symbols_of(path, text))
+    for path, _ in files(root, request["path"]):
+        yield from (_row(path, symbol) for symbol in symbols_of(path))
 
 
-def _row(path: str, found: Symbol) -> dict[str, object]:
-    return {"path": path, "line": found.line, "end": found.end, "kind": found.kind, "name": found.name}
+def _row(path: str, symbol: Symbol) -> dict[str, object]:
+    return {"path": path, "line": symbol.line, "end": symbol.end, "kind": symbol.kind, "name": symbol.name}
 
 
 def references(root: Path, request: dict[str, Any]) -> Iterator[dict[str, object]]:
@@ -147,7 +104,7 @@ def references(root: Path, request: dict[str, Any]) -> Iterator[dict[str, object
     for path, text in files(root, request["path"]):
         if name not in text:
             continue
-        defined = {s.line for s in symbols_of(path, text) if s.name.rpartition(".")[2] == name}
+        defined = {s.line for s in symbols_of(path) if s.name.rpartition(".")[2] == name}
         for n, line in enumerate(text.split("\n"), 1):
             if pattern.search(line):
                 yield {"path": path, "line": n, "text": line[:MAX_LINE_CHARS], "is_definition": n in defined}
@@ -158,13 +115,13 @@ def semantic(root: Path, request: dict[str, Any]) -> Iterator[dict[str, object]]
     query = set(words(request["query"]))
     pieces = list(_pieces(root, request["path"]))
     average = sum(sum(p["words"].values()) for p in pieces) / len(pieces) if pieces else 1
-    known = Counter(word for piece in pieces for word in query & piece["words"].keys())
+    counts = Counter(word for piece in pieces for word in query & piece["words"].keys())
     scored: list[tuple[float, dict[str, Any]]] = []
     for piece in pieces:
         length = sum(piece["words"].values())
         score = 0.0
         for word in query & piece["words"].keys():
-            rarity = math.log(1 + (len(pieces) - known[word] + 0.5) / (known[word] + 0.5))
+            rarity = math.log(1 + (len(pieces) - counts[word] + 0.5) / (counts[word] + 0.5))
             often = piece["words"][word]
             score += rarity * often * 2.2 / (often + 1.2 * (0.25 + 0.75 * length / average))
         if score > 0:
@@ -178,8 +135,8 @@ def semantic(root: Path, request: dict[str, Any]) -> Iterator[dict[str, object]]
 def _pieces(root: Path, below: str) -> Iterator[dict[str, Any]]:
     for path, text in files(root, below):
         lines = text.split("\n")
-        found = [s for s in symbols_of(path, text) if s.kind not in ("value", "class")]
-        spans = [(s.name, s.line, s.end) for s in found if s.end > s.line]
+        symbols = [s for s in symbols_of(path) if s.kind not in ("value", "class")]
+        spans = [(s.name, s.line, s.end) for s in symbols if s.end > s.line]
         if not spans:
             spans = [("", n + 1, min(n + PIECE_LINES, len(lines))) for n in range(0, len(lines), PIECE_LINES)]
         for name, start, end in spans:
@@ -209,20 +166,20 @@ def structure(root: Path, request: dict[str, Any]) -> Iterator[dict[str, object]
         sys.exit(search.returncode)
 
 
-def _matched(root: Path, found: dict[str, Any]) -> dict[str, object]:
-    begin, end = found["range"]["start"]["line"], found["range"]["end"]["line"]
-    path = Path(found["file"]).relative_to(root).as_posix()
-    return {"path": path, "line": begin + 1, "end": end + 1, "text": found["text"][:MAX_LINE_CHARS]}
+def _matched(root: Path, match: dict[str, Any]) -> dict[str, object]:
+    begin, end = match["range"]["start"]["line"], match["range"]["end"]["line"]
+    path = Path(match["file"]).relative_to(root).as_posix()
+    return {"path": path, "line": begin + 1, "end": end + 1, "text": match["text"][:MAX_LINE_CHARS]}
 
 
 def reindex(root: Path, request: dict[str, Any]) -> Iterator[dict[str, object]]:
     """Files and definitions by ending: what a search covers. Nothing is kept between calls."""
     counts: Counter[str] = Counter()
     defined: Counter[str] = Counter()
-    for path, text in files(root, "."):
+    for path, _ in files(root, "."):
         ending = Path(path).suffix or "(none)"
         counts[ending] += 1
-        defined[ending] += len(symbols_of(path, text))
+        defined[ending] += len(symbols_of(path))
     for ending, number in sorted(counts.items()):
         yield {"ending": ending, "files": number, "symbols": defined[ending]}
 
@@ -238,9 +195,11 @@ OPERATIONS = {
 }
 
 
-def main(root: Path = Path("/workspace"), request_file: Path = Path("/inputs/search.json")) -> int:
+def main(root: Path = Path("/workspace"), inputs: Path = Path("/inputs")) -> int:
     """Exit 0 with the answer on standard output."""
-    request: dict[str, Any] = {"query": "", "path": ".", **json.loads(request_file.read_bytes())}
+    request: dict[str, Any] = {"query": "", "path": ".", **json.loads((inputs / "search.json").read_bytes())}
+    if (table := inputs / "symbols.json").exists():
+        SYMBOLS.update({path: [Symbol(*row) for row in rows] for path, rows in json.loads(table.read_bytes()).items()})
     limit = min(int(request.get("max_results") or DEFAULT_RESULTS), MAX_RESULTS)
     total = 0
     items: list[dict[str, object]] = []

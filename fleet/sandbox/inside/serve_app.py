@@ -175,10 +175,10 @@ class App:
         except (OSError, http.client.HTTPException) as error:
             return None, f"no answer from {path}: {error}"
         text = body.decode(errors="replace")
-        found = [float(m[1]) for m in re.finditer(_SERIES % re.escape(name), text, re.MULTILINE)]
-        if status >= 400 or not found:
+        values = [float(m[1]) for m in re.finditer(_SERIES % re.escape(name), text, re.MULTILINE)]
+        if status >= 400 or not values:
             return None, f"{path} has no metric {name} (status {status})"
-        return max(found), f"{name} is {max(found):g}"
+        return max(values), f"{name} is {max(values):g}"
 
     def _command(self, request: dict[str, Any]) -> tuple[float, str]:
         environ = {**os.environ, "PORT": str(self._port)}
@@ -190,8 +190,8 @@ class App:
         return float(done.returncode != 0), f"exit code {done.returncode}: {said}"
 
     def _log(self, request: dict[str, Any]) -> tuple[float, str]:
-        found = [line for line in self.output.since(request["name"]) if re.search(request["pattern"], line)]
-        return float(len(found)), found[0] if found else "no line matches"
+        lines = [line for line in self.output.since(request["name"]) if re.search(request["pattern"], line)]
+        return float(len(lines)), lines[0] if lines else "no line matches"
 
 
 def open_door(port: int) -> None:

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import re
-import select
 import signal
 import sys
 import time
@@ -21,6 +20,10 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from processes import read_all
 
 VALUE_CHARS = 4000
 MESSAGE_CHARS = 600
@@ -89,7 +92,7 @@ def in_child(case: dict[str, Any], setup: str, solution: str, limit_s: float) ->
         os._exit(0)
     os.close(writing)
     try:
-        data = _read(reading, time.monotonic() + limit_s)
+        data = read_all(reading, time.monotonic() + limit_s, most=_PIPE_BYTES)
     finally:
         os.close(reading)
         try:
@@ -109,19 +112,6 @@ def _quiet() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
-
-
-def _read(stream: int, until: float) -> bytes | None:
-    data = b""
-    while len(data) < _PIPE_BYTES:
-        ready, _, _ = select.select([stream], [], [], max(0.0, until - time.monotonic()))
-        if not ready:
-            return None
-        part = os.read(stream, 1 << 16)
-        if not part:
-            return data
-        data += part
-    return data
 
 
 def main(argv: Sequence[str]) -> int:

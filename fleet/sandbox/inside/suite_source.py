@@ -31,6 +31,31 @@ def split_tests(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+_ONE_PROCESS = re.compile(
+    r"\b(?:monkeypatch|mock|patch|MagicMock|Mock|mocker|importlib|reload|sys|threading|multiprocessing|gc|weakref|inspect"
+    r"|seed|capfd|stdin|recwarn|freeze_time|pickle|signal|asyncio)\b"
+)
+
+
+def needs_one_process(text: str) -> frozenset[str]:
+    """The tests that by their text may need the product in their own process.
+
+    What stands outside of tests, as fixtures do, counts for all of them.
+    """
+    lines = text.splitlines()
+    tests: dict[str, str] = {}
+    for node in ast.parse(text).body:
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+        source = "\n".join(lines[first - 1 : node.end_lineno])
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test"):
+            tests[node.name] = source
+        elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            tests |= {f"{node.name}::{name}": source for name in _methods(node)}
+        elif not isinstance(node, (ast.Import, ast.ImportFrom)) and _ONE_PROCESS.search(source):
+            return frozenset(split_tests(text))
+    return frozenset(name for name, source in tests.items() if _ONE_PROCESS.search(source))
+
+
 def _methods(node: ast.ClassDef) -> list[str]:
     functions = [n for n in node.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     return [function.name for function in functions if function.name.startswith("test")]

@@ -46,8 +46,8 @@ def override(name: str, lang: str, env: dict[str, str]) -> str | None:
 def chosen(env: dict[str, str]) -> tuple[str, ...]:
     """The stages that the pipeline runs, in its own order; empty when STAGES names an unknown one."""
     names = env["STAGES"].split(",") if env.get("STAGES") else list(PIPELINE)
-    known = (*PIPELINE, *DECLARED)
-    return tuple(name for name in known if name in names) if set(names) <= set(known) else ()
+    every = (*PIPELINE, *DECLARED)
+    return tuple(name for name in every if name in names) if set(names) <= set(every) else ()
 
 
 def variable_of(name: str, lang: str) -> str:
@@ -122,10 +122,9 @@ def _overridden(name: str, command: str, variable: str) -> Stage:
 def _covered_tests(env: dict[str, str], root: Path) -> Stage:
     config = INSIDE / "coverage.ini"
     coverage = [sys.executable, "-m", "coverage"]
-    marker = "not e2e and not integ"
     return Stage(
         "unit",
-        [*coverage, "run", f"--rcfile={config}", "-m", "pytest", *_pytest(root, marker, JUNIT)],
+        [*coverage, "run", f"--rcfile={config}", "-m", "pytest", *_pytest(root, UNIT_MARKER, JUNIT)],
         expects=(JUNIT,),
         also=(COVERAGE, "out/.coverage"),
         after=[[*coverage, "xml", f"--rcfile={config}", "-q", "-i", "-o", COVERAGE]],
@@ -133,21 +132,26 @@ def _covered_tests(env: dict[str, str], root: Path) -> Stage:
     )
 
 
+UNIT_MARKER = "not e2e and not integ"
+
+
+def judged_options(root: Path) -> list[str]:
+    """The options of pytest for the unit tests, without those that write reports.
+
+    Nobody reads why a test fails there, and finding the source of each call takes longer than most tests.
+    """
+    return [*_options(root, UNIT_MARKER), "--tb=no", "--show-capture=no"]
+
+
 def _pytest(root: Path, marker: str, junit: str) -> list[str]:
+    # xunit1 is the form that names file and line of a test.
+    return [*_options(root, marker), f"--junitxml={junit}", "-o", "junit_family=xunit1"]
+
+
+def _options(root: Path, marker: str) -> list[str]:
     return [
-        *(
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:randomly",
-            "--continue-on-collection-errors",
-            "-m",
-            marker,
-            f"--junitxml={junit}",
-        ),
-        # xunit1 is the form that names file and line of a test.
-        *("-o", "junit_family=xunit1", "-o", "addopts=", *kept_options(root)),
+        *("-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--continue-on-collection-errors", "-m", marker),
+        *("-o", "addopts=", *kept_options(root)),
         *("-W", "ignore::pytest.PytestUnknownMarkWarning", "-W", "ignore::pytest.PytestConfigWarning"),
     ]
 
@@ -202,7 +206,19 @@ def _has_ruff_config(root: Path) -> bool:
 def _ruff(in_pipeline: bool, *options: str) -> list[str]:
     # In the pipeline a finding is no failure of the stage: only findings that the base tree lacks count (RC-65).
     zero = ["--exit-zero"] if in_pipeline else []
-    return [sys.executable, "-m", "ruff", "check", "--output-format", "json", "--no-cache", *zero, *options, os.curdir]
+    return [
+        sys.executable,
+        "-I",
+        "-m",
+        "ruff",
+        "check",
+        "--output-format",
+        "json",
+        "--no-cache",
+        *zero,
+        *options,
+        os.curdir,
+    ]
 
 
 def _shell(command: str) -> list[str]:

@@ -101,9 +101,9 @@ class Services:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Unavailable(plan["name"], f"its version cannot be found: {error}") from error
         words = [word.strip("v=(),") for word in told.split()]
-        wanted = plan["version"]
-        if not any(word == wanted or word.startswith(f"{wanted}.") for word in words):
-            raise Unavailable(plan["name"], f"version {wanted} was asked for, here is: {told.strip()[:200]}")
+        version = plan["version"]
+        if not any(word == version or word.startswith(f"{version}.") for word in words):
+            raise Unavailable(plan["name"], f"version {version} was asked for, here is: {told.strip()[:200]}")
 
     def _spawn(self, argv: list[str], name: str, log: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         program = shutil.which(argv[0], path=environment["PATH"]) or argv[0]

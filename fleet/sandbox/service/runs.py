@@ -11,7 +11,7 @@ from fleet.kernel.errors import ArtifactNotFound, FleetError, LogCorrupted, Poli
 from fleet.kernel.ids import Digest
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import OutputStream, RunResult, RunSpec
-from fleet.policy.runs.toolchains import Language, ToolchainConfig
+from fleet.policy.runs.toolchains import Language, ToolchainConfig, layer_named
 from fleet.policy.secret_grants import SECRET_RULE
 from fleet.policy.secret_refs import plan_delivery
 from fleet.sandbox.port import LogPage
@@ -76,8 +76,8 @@ class RunSecrets:
         known: the values that the broker registers, taken out of all text that comes back.
     """
 
-    def __init__(self, broker: SecretBroker | None, known: KnownSecrets) -> None:
-        self._broker, self._known = broker, known
+    def __init__(self, broker: SecretBroker | None, secrets: KnownSecrets) -> None:
+        self._broker, self._known = broker, secrets
 
     def check(self, spec: RunSpec) -> None:
         """Raises PolicyDenied when the run refers to secrets that nobody here can give it."""
@@ -140,5 +140,7 @@ async def project_language(blobs: BlobStore, tree: Digest | None, toolchain: Too
 
 def toolchain_for(language: Language, toolchain: str) -> str:
     """The toolchain to run the project's tools in: a Python one has no compiler of another language."""
+    if (layer := layer_named(toolchain)) is not None:
+        return toolchain if layer.language == language else language
     is_python = toolchain == "python" or toolchain.startswith("env:")
     return language if is_python and language != "python" else toolchain

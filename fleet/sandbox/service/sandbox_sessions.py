@@ -59,19 +59,19 @@ class SessionDesk:
         async with self._starting:
             if key not in self._open:
                 await self._check_room()
-            wanted = spec.model_copy(update={"interactive": True})
-            found = await self._sandbox.submit(wanted, story=story, key=key, epoch=epoch)
-            if found.result is None and key not in self._open:
+            interactive = spec.model_copy(update={"interactive": True})
+            progress = await self._sandbox.submit(interactive, story=story, key=key, epoch=epoch)
+            if progress.result is None and key not in self._open:
                 self._open[key] = _Open(self._clock.monotonic_ms(), spec.limits.grace_s)
-        return self._view(key, found)
+        return self._view(key, progress)
 
     async def poll(self, session: RunKey, *, after_line: int = 0, limit: int = 500, wait_s: float = 0) -> SessionView:
         """See the port."""
         self._touch(session)
         page = await self._sandbox.logs(session, after=after_line, limit=limit, wait_s=wait_s)
-        found = await self._sandbox.progress(session)
+        progress = await self._sandbox.progress(session)
         self._touch(session)
-        view = self._view(session, found)
+        view = self._view(session, progress)
         return SessionView(session, view.status, page.lines, view.next_seq, view.result)
 
     async def write_stdin(self, session: RunKey, data: bytes, *, seq: int, is_last: bool = False) -> SessionView:
@@ -97,21 +97,21 @@ class SessionDesk:
 
     async def kill(self, session: RunKey) -> bool:
         """See the port."""
-        found = await self._sandbox.progress(session)
-        return found.result is None and await self._sandbox.cancel(session)
+        progress = await self._sandbox.progress(session)
+        return progress.result is None and await self._sandbox.cancel(session)
 
     async def close(self, session: RunKey, *, wait_s: float = 5) -> RunResult:
         """See the port."""
         await self._backend.write_stdin(session, b"", is_last=True)
-        found = await self._sandbox.progress(session, wait_s=wait_s)
-        if found.result is None:
+        progress = await self._sandbox.progress(session, wait_s=wait_s)
+        if progress.result is None:
             await self._sandbox.cancel(session)
             held = self._open.get(session)
-            found = await self._sandbox.progress(session, wait_s=_KILLED_WITHIN_S + (held.grace_s if held else 0))
-        if found.result is None:
+            progress = await self._sandbox.progress(session, wait_s=_KILLED_WITHIN_S + (held.grace_s if held else 0))
+        if progress.result is None:
             raise SandboxUnavailable(f"session {session} does not end; ask again", run=session)
         self._open.pop(session, None)
-        return found.result
+        return progress.result
 
     async def sweep(self) -> int:
         """See the port."""
@@ -126,9 +126,9 @@ class SessionDesk:
 
     # What is held here.
 
-    def _view(self, session: RunKey, found: RunProgress) -> SessionView:
+    def _view(self, session: RunKey, progress: RunProgress) -> SessionView:
         held = self._open.get(session)
-        return SessionView(session, found.status, (), held.last_seq + 1 if held else 0, found.result)
+        return SessionView(session, progress.status, (), held.last_seq + 1 if held else 0, progress.result)
 
     def _touch(self, session: RunKey) -> None:
         if (held := self._open.get(session)) is not None:
@@ -138,9 +138,9 @@ class SessionDesk:
         held = self._open.get(session)
         if held is not None:
             return held
-        found = await self._sandbox.progress(session)  # NotFound when nobody ever started it
-        if found.result is not None:
-            raise _over(session, found.result)
+        progress = await self._sandbox.progress(session)  # NotFound when nobody ever started it
+        if progress.result is not None:
+            raise _over(session, progress.result)
         raise NotFound(f"session {session} is not held on this node; ask the node that started it", run=session)
 
     async def _check_room(self) -> None:
@@ -176,9 +176,9 @@ class SessionDesk:
 
     async def _check_opening(self, session: RunKey, until_ms: int) -> None:
         """Return a moment later while the sandbox of a new session is still being built."""
-        found = await self._sandbox.progress(session)
-        if found.result is not None:
-            raise _over(session, found.result)
+        progress = await self._sandbox.progress(session)
+        if progress.result is not None:
+            raise _over(session, progress.result)
         if self._clock.monotonic_ms() >= until_ms:
             raise SandboxUnavailable(f"the sandbox of session {session} is not built yet; try again", run=session)
         await self._clock.sleep(_LOOK_AGAIN_S)

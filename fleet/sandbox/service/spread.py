@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from fleet.kernel.ids import RunKey
 from fleet.policy.runs.spec import RepoMount, RunSpec
 from fleet.sandbox.port import SandboxHealth
 
@@ -26,8 +25,8 @@ def on_node(node_id: str) -> str:
 
 def node_of(name: str) -> str | None:
     """How the id of the node begins whose supervisor has this name; None for the home's, and for anything else."""
-    found = _ON_NODE.fullmatch(name)
-    return found and found[1]
+    match = _ON_NODE.fullmatch(name)
+    return match and match[1]
 
 
 def is_bound(spec: RunSpec) -> bool:
@@ -35,9 +34,10 @@ def is_bound(spec: RunSpec) -> bool:
     return any(isinstance(mount, RepoMount) for mount in spec.mounts)
 
 
-def ranked(key: RunKey, names: Iterable[str]) -> list[str]:
+def ranked(key: str, names: Iterable[str]) -> list[str]:
     """These supervisors, first the one that the key belongs to, then the one that would follow it, and so on.
 
+    The key is that of a run, or the name of a work session, whose runs stay together.
     Rendezvous hashing: when one comes or goes, only the keys move that are its own.
     """
     return sorted(names, key=lambda name: sha256(f"{name} {key}".encode()).digest(), reverse=True)
@@ -49,8 +49,8 @@ def combined(home: SandboxHealth, others: Mapping[str, SandboxHealth | None]) ->
     Args:
         others: the further supervisors by name; None for one that does not answer.
     """
-    known = [health for health in others.values() if health is not None]
-    everybody: Sequence[SandboxHealth] = (home, *known)
+    answers = [health for health in others.values() if health is not None]
+    everybody: Sequence[SandboxHealth] = (home, *answers)
     unmet = [f"{name}: {item}" for name, health in others.items() for item in _unmet(health)]
     is_worse = any(health is None or health.status != "ok" for health in others.values())
     return replace(
@@ -61,6 +61,7 @@ def combined(home: SandboxHealth, others: Mapping[str, SandboxHealth | None]) ->
         active=sum(health.active for health in everybody),
         total=sum(health.total for health in everybody),
         capacity=sum(health.capacity for health in everybody),
+        disk=tuple(use for health in everybody for use in health.disk),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,9 +15,10 @@ from fleet.kernel.clock import Clock
 from fleet.kernel.errors import FleetError, NotFound, SandboxUnavailable
 from fleet.kernel.ids import RunKey, StoryId
 from fleet.policy.runs.log_lines import LogLine
-from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.policy.runs.spec import LiveFolder, RunResult, RunSpec
 from fleet.sandbox.port import (
     Done,
+    FolderKeeper,
     LogPage,
     Lost,
     Peers,
@@ -30,7 +32,7 @@ from fleet.sandbox.port import (
 from fleet.sandbox.service.keyed_work import KeyClaim, KeyedWork, Live
 from fleet.sandbox.service.runs import LOST, RunRecords, RunSecrets, refused_result
 from fleet.secrets.service import KnownSecrets, SecretBroker
-from fleet.trees.port import BlobStore
+from fleet.trees.port import BlobStore, DiskUse
 
 _KEPT_LINES = 20_000
 _BATCH = 500
@@ -120,6 +122,8 @@ class ToolSupervisor:
         known: the values that `secrets` registers, taken out of all text that comes back.
         peers: the others that share the ledger; a run that one of them has dropped is taken over at once. None knows
             nobody: then such a run waits for its deadline.
+        folders: what keeps the folders of work sessions; None where nothing does.
+        stored: what the blobs take on the disk of this node; None where they lie elsewhere.
     """
 
     def __init__(
@@ -135,7 +139,10 @@ class ToolSupervisor:
         known: KnownSecrets | None = None,
         peers: Peers | None = None,
         limits: SupervisorLimits | None = None,
+        folders: FolderKeeper | None = None,
+        stored: Callable[[], Awaitable[DiskUse]] | None = None,
     ) -> None:
+        self._folders, self._stored, self.name = folders, stored, name
         self._backend = backend
         self._ledger = ledger
         self._records = RunRecords(blobs)
@@ -186,13 +193,13 @@ class ToolSupervisor:
                 done, _ = await asyncio.wait({live.task}, timeout=left_s)
                 if not done:
                     return RunProgress("running")
-            found = await self._found(key)
-            if isinstance(found, Done):
-                return _final(await self._records.get(found.result))
+            state = await self._found(key)
+            if isinstance(state, Done):
+                return _final(await self._records.get(state.result))
             if left_s <= 0:
                 # An earlier life of ours ran it for a caller who will ask again: then it starts anew.
-                is_waiting = found.supervisor == self._work.name and not self._is_live(key)
-                return RunProgress("pending" if is_waiting or await self._work.is_dropped(key, found) else "running")
+                is_waiting = state.supervisor == self._work.name and not self._is_live(key)
+                return RunProgress("pending" if is_waiting or await self._work.is_dropped(key, state) else "running")
             await self._clock.sleep(min(left_s, _POLL_S))
 
     async def logs(self, key: RunKey, *, after: int = 0, limit: int = 500, wait_s: float = 0) -> LogPage:
@@ -202,9 +209,9 @@ class ToolSupervisor:
         """
         until_ms = self._clock.monotonic_ms() + int(wait_s * 1000)
         while True:
-            found = await self._found(key)
-            if isinstance(found, Done):
-                return await self._records.page(found.result, after=after, limit=limit)
+            state = await self._found(key)
+            if isinstance(state, Done):
+                return await self._records.page(state.result, after=after, limit=limit)
             left_s = max(0, until_ms - self._clock.monotonic_ms()) / 1000
             lines = await self._live_lines(key, after=after, limit=limit, wait_s=min(left_s, _MAX_POLL_S))
             if lines.lines or left_s <= 0:
@@ -222,10 +229,10 @@ class ToolSupervisor:
             live.wants_end.set()
             return not live.has_ended
         try:
-            found = await self._found(key)
+            state = await self._found(key)
         except NotFound:
             return False
-        if isinstance(found, Done) or found.supervisor == self._work.name or await self._work.is_dropped(key, found):
+        if isinstance(state, Done) or state.supervisor == self._work.name or await self._work.is_dropped(key, state):
             return False
         return await self._ledger.request_cancel(key)
 
@@ -236,8 +243,18 @@ class ToolSupervisor:
 
     async def health(self) -> SandboxHealth:
         """What the backend enforces on this node, and how much is under way (RC-25)."""
-        found = await self._backend.health()
-        return replace(found, active=self.active, total=self._work.total, capacity=self._limits.max_runs)
+        health, disk = await self._backend.health(), await self.disk()
+        return replace(health, active=self.active, total=self._work.total, capacity=self._limits.max_runs, disk=disk)
+
+    async def disk(self) -> tuple[DiskUse, ...]:
+        """What the fleet has on the disk of this node, kind by kind."""
+        uses = await self._folders.usage() if self._folders is not None else ()
+        uses = (*uses, await self._stored()) if self._stored is not None else uses
+        return tuple(replace(use, node=self.name.removeprefix("sandbox:")) for use in uses)
+
+    def keeps(self, place: LiveFolder) -> bool:
+        """Whether a folder of this work session is on this node."""
+        return self._folders is not None and self._folders.keeps(place)
 
     async def sweep(self) -> int:
         """Remove what dead runs left on this node; the number of things removed."""
@@ -262,27 +279,27 @@ class ToolSupervisor:
 
     async def _found(self, key: RunKey) -> Running | Done:
         """What is known of the key. A detached run without a supervisor is recorded as lost (RC-27)."""
-        found = await self._looked_up(key)
-        if isinstance(found, Running) and found.is_detached and await self._work.is_dropped(key, found):
+        state = await self._looked_up(key)
+        if isinstance(state, Running) and state.is_detached and await self._work.is_dropped(key, state):
             # It may have ended, or given its key back, while we asked.
             again = await self._looked_up(key)
-            return await self._lost(key) if again == found else again
-        return found
+            return await self._lost(key) if again == state else again
+        return state
 
     async def _looked_up(self, key: RunKey) -> Running | Done:
         async with self._work.lock(key):
-            found = await self._ledger.lookup(key)
-            match found:
+            state = await self._ledger.lookup(key)
+            match state:
                 case None:
                     raise NotFound(f"no run has key {key}; check the key", run=key)
                 case Lost():
                     return await self._lost(key)
                 case Running(supervisor) if (
-                    found.is_detached and supervisor == self._work.name and not self._is_live(key)
+                    state.is_detached and supervisor == self._work.name and not self._is_live(key)
                 ):
                     return await self._lost(key)
                 case _:
-                    return found
+                    return state
 
     def _is_live(self, key: RunKey) -> bool:
         return key in self._work.live
@@ -340,8 +357,8 @@ class ToolSupervisor:
                     await live.wants_end.wait()
                     break
             with contextlib.suppress(FleetError):  # a store that is down is asked again
-                found = await self._ledger.lookup(key)
-                if isinstance(found, Running) and found.supervisor == self._work.name and found.is_cancel_requested:
+                state = await self._ledger.lookup(key)
+                if isinstance(state, Running) and state.supervisor == self._work.name and state.is_cancel_requested:
                     live.wants_end.set()
                 if loop.time() - renewed >= self._limits.renew_s:
                     await self._ledger.renew(key, supervisor=self._work.name, ttl_s=ttl_s)

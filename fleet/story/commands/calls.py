@@ -28,6 +28,7 @@ from fleet.kernel.errors import (
 )
 from fleet.kernel.ids import Digest, EntityId, StepId
 from fleet.kernel.types import EffectClass, Phase
+from fleet.models.profiles import Budgets
 from fleet.planning.platform_state import PlatformState
 from fleet.policy.roles import roles_held
 from fleet.policy.rules.calls import Allowed, CallFacts, Denied, NeedsApproval, ToolCall, request_document
@@ -35,6 +36,7 @@ from fleet.policy.rules.config import Policy
 from fleet.policy.rules.policy import decide as decide_call
 from fleet.policy.rules.policy import enforce
 from fleet.policy.runs.spec import Grantee, RunResult, RunSpec
+from fleet.story.allowance import used_up
 from fleet.story.commands.command import Attachment, Caller, Facts, Outcome, RefusedOnRecord, StoryCommand
 from fleet.story.commands.interventions import require_unpaused
 from fleet.story.state import MAX_DENIALS, StoryState, stuck_on_denial, tool_approvals
@@ -64,6 +66,8 @@ class ToolFacts:
     has_tools: bool
     platform: PlatformState | None
     """What is paused; None where nobody pauses anything."""
+    budgets: Budgets
+    """The configured limits."""
     preview: Mapping[str, Any] | None = None
     """What the call would do, for the person who is asked (RT-62)."""
     history: Sequence[Payload] = ()
@@ -101,8 +105,7 @@ class _ToolCommand(StoryCommand):
         """The number of the request whose card shows what the call would do; None when nobody has to be asked."""
         if not isinstance(judged.decision, NeedsApproval) or judged.spec is not None:
             return None
-        by = facts.caller.principal
-        return consent_attempt(state, judged.decision, requester=by, now_ms=facts.now_ms)
+        return consent_attempt(state, judged.decision, now_ms=facts.now_ms)
 
     def _open(self, state: StoryState, facts: Facts, step_id: StepId) -> ToolFacts:
         gathered = facts.of(ToolFacts)
@@ -158,6 +161,7 @@ class InvokeTool(_ToolCommand):
             epoch=self.epoch,
             current_epoch=gathered.epoch,
             tree=session_tree(state, self.session_id, self.task_id),
+            budgets=gathered.budgets,
             now_ms=facts.now_ms,
             is_read_only=self.is_read_only,
         )
@@ -232,6 +236,7 @@ class StartRun(_ToolCommand):
             epoch=gathered.epoch,
             current_epoch=gathered.epoch,
             tree=spec.tree,
+            budgets=gathered.budgets,
             now_ms=facts.now_ms,
         )
         known = replace(known, environment=f"run:{spec.digest}")
@@ -318,10 +323,12 @@ def call_facts(
     epoch: int,
     current_epoch: int,
     tree: Digest | None,
+    budgets: Budgets,
     now_ms: int,
     is_read_only: bool = False,
 ) -> CallFacts:
     """What the product knows about a call in this story now."""
+    over = used_up(state, budgets, role=role, task_id=task_id, now_ms=now_ms)
     held = roles_held(policy.roles, caller.principal, caller.roles)
     is_parked = state.disposition == "parked"
     return CallFacts(
@@ -337,6 +344,7 @@ def call_facts(
         task=task_id if task_id in state.tasks else None,
         claimed_by=claimed_by(state, task_id, now_ms=now_ms),
         is_read_only=is_read_only,
+        used_up=over.message if over is not None else "",
         tree=tree,
         environment=policy.targets.environment,
     )

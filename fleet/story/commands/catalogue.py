@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias, get_args
 
-from fleet.kernel.errors import InvalidInput
 from fleet.story.commands.budgets import SetBudget
 from fleet.story.commands.calls import CancelRun, InvokeTool, StartRun
-from fleet.story.commands.command import StoryCommand
+from fleet.story.commands.command import StoryCommand, pick_model
 from fleet.story.commands.context import ChangeContext
 from fleet.story.commands.councils import CancelCouncil, RejectCouncil, RequestCouncil
 from fleet.story.commands.decisions import AcceptDecision, ProposeDecision, RejectDecision, SupersedeDecision
-from fleet.story.commands.gates import Approve, FireEvent, Reject, Revoke
+from fleet.story.commands.gates import Approve, FireEvent, Reject, Revoke, WaiveCriterion
 from fleet.story.commands.interventions import (
     ArchiveStory,
     Cancel,
@@ -30,6 +29,7 @@ from fleet.story.commands.request_approval import RequestApproval
 from fleet.story.commands.sessions import ForkSession, StopSession, TellSession
 from fleet.story.commands.tasks import ActOnTask, ClaimTask, ReleaseTask, UpdateTask
 from fleet.story.commands.text import AnswerQuestion, ApplyAdvice, AskQuestion, CreateStory, EditStory, SetRigor
+from fleet.story.commands.waivers import WaiveDimension
 
 AnyCommand: TypeAlias = (
     AcceptDecision
@@ -75,6 +75,8 @@ AnyCommand: TypeAlias = (
     | TellSession
     | Unpark
     | UpdateTask
+    | WaiveCriterion
+    | WaiveDimension
     | WritePlan
 )
 
@@ -85,11 +87,9 @@ NAMES = frozenset(_MODELS)
 
 def require_known(name: str) -> None:
     """Returns when there is such a command; InvalidInput with those that there are otherwise."""
-    if name not in NAMES:
-        raise InvalidInput(f"there is no command {name!r}", allowed=sorted(NAMES))
+    pick_model(_MODELS, name)
 
 
 def parse_command(name: str, body: Mapping[str, Any]) -> StoryCommand:
     """The command of this name with this body; InvalidInput says what is wrong with it."""
-    require_known(name)
-    return _MODELS[name].model_validate(body)
+    return pick_model(_MODELS, name).model_validate(body)

@@ -1,4 +1,4 @@
-"""What every command on a story has: a model of its body, and one pure decision about what it records.
+"""What every command has: a model of its body, and one pure decision about what it records.
 
 A command is followed in one place. Its model is the body of its HTTP request, with the ids of the path; its JSON lies
 in the inbox of the owner; `decide` holds its guards and makes its events. The owner gathers the facts before that, and
@@ -119,8 +119,8 @@ class RefusedOnRecord(Exception):  # noqa: N818
         self.name, self.records, self.error, self.noticed = name, records, error, noticed
 
 
-class StoryCommand(Frozen):
-    """A command on a story: its fields are its body, `command` is its name on record.
+class TypedCommand(Frozen):
+    """A command: its fields are its body, `command` is its name on record.
 
     A body that is wrong raises InvalidInput, however the command is built. Fields that it does not know are passed
     over: another version may have queued them, and the door that a person uses refuses them before.
@@ -130,13 +130,6 @@ class StoryCommand(Frozen):
     command: ClassVar[str]
     sentences: ClassVar[Mapping[str, str]] = {}
     """By its name, what is said of a field that is missing or of a wrong length; see `_LENGTHS`."""
-
-    @abstractmethod
-    def decide(self, state: StoryState, facts: Facts) -> Outcome:
-        """What the command records on this story, by rules alone: no clock is read, nothing is sent or stored.
-
-        Raises what the domain refuses; a GateClosed without `task_id` goes on record as TransitionRefused (LC-4).
-        """
 
     def body(self) -> dict[str, Any]:
         """The fields that were given, as JSON: what is queued, and what tells two requests under one key apart."""
@@ -149,6 +142,27 @@ class StoryCommand(Frozen):
             return handler(data)
         except ValidationError as error:
             raise refuse_body(cls.command, error, cls.sentences) from error
+
+
+class StoryCommand(TypedCommand):
+    """A command on a story."""
+
+    @abstractmethod
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """What the command records on this story, by rules alone: no clock is read, nothing is sent or stored.
+
+        Raises what the domain refuses; a GateClosed without `task_id` goes on record as TransitionRefused (LC-4).
+        """
+
+
+Model = TypeVar("Model", bound=TypedCommand)
+
+
+def pick_model(models: Mapping[str, type[Model]], name: str) -> type[Model]:
+    """The model of the command of this name; InvalidInput with the names that there are otherwise."""
+    if name not in models:
+        raise InvalidInput(f"there is no command {name!r}", allowed=sorted(models))
+    return models[name]
 
 
 _LENGTHS: Mapping[str, str] = {
@@ -169,11 +183,12 @@ def refuse_body(command: str, error: ValidationError, sentences: Mapping[str, st
         details = {"allowed": _allowed(found[0])} if _allowed(found[0]) else {}
         return InvalidInput(text, field=str(found[0]["loc"][0]), problems=problems, **details)
     listed = "; ".join(f"{p['pointer']}: {p['message']}" for p in problems)
-    return InvalidInput(f"{command} is wrong: {listed}; correct it and call again", problems=problems)
+    field = {"field": ".".join(map(str, found[0]["loc"]))} if len(found) == 1 and found[0]["loc"] else {}
+    return InvalidInput(f"{command} is wrong: {listed}; correct it and call again", problems=problems, **field)
 
 
 def _sentence(lengths: Mapping[str, str], error: ErrorDetails) -> str | None:
-    """What is wrong with a field of the body in a sentence of ours; None leaves it to the validator's own."""
+    """What is wrong with a field of the body, in our words; None leaves it to the validator."""
     if len(error["loc"]) != 1:
         return None
     field, given = str(error["loc"][0]), error["input"]

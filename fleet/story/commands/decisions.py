@@ -18,7 +18,7 @@ from fleet.events.decision import (
 from fleet.events.story import QuestionRaised, Topic
 from fleet.events.values import EvidenceKind
 from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
-from fleet.kernel.types import DecisionCategory, DecisionRelation, Frozen, Reason, ReasonRequest
+from fleet.kernel.types import MAX_REASON, MIN_REASON, DecisionCategory, DecisionRelation, Frozen, Reason, ReasonRequest
 from fleet.planning.graph import find_cycle
 from fleet.policy.roles import require_any_role
 from fleet.story.approvals import check_notes
@@ -62,7 +62,10 @@ class ProposeRequest(Frozen):
 class DecisionAcceptRequest(Frozen):
     """Say yes to a decision; the note, when there is one, has 10 characters or more."""
 
-    note: Annotated[str, Field(max_length=4000)] = ""
+    note: Annotated[
+        str,
+        Field(max_length=MAX_REASON, json_schema_extra={"anyOf": [{"maxLength": 0}, {"minLength": MIN_REASON}]}),
+    ] = ""
 
 
 class SupersedeRequest(Frozen):

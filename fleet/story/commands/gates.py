@@ -8,13 +8,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fleet.events.approval import ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
+from fleet.events.decision import DecisionRejected
 from fleet.events.payload import Payload
-from fleet.events.plan import Task
-from fleet.events.story import StoryTransitioned, TransitionRefused
+from fleet.events.plan import PlanRejected, Task
+from fleet.events.story import CriterionWaived, StoryTransitioned, StoryUnparked, TransitionRefused
 from fleet.events.task import TaskAdded, TaskTransitioned
 from fleet.kernel.errors import GateClosed, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
-from fleet.kernel.ids import EntityId
-from fleet.kernel.types import Frozen, Reason
+from fleet.kernel.ids import EntityId, Principal
+from fleet.kernel.types import Frozen, Reason, ReasonRequest
 from fleet.story.approvals import (
     check_approver,
     check_notes,
@@ -25,10 +26,11 @@ from fleet.story.approvals import (
     subject_of,
     terms_of,
 )
-from fleet.story.commands.command import Caller, Facts, Outcome, StoryCommand
+from fleet.story.commands.command import Caller, Facts, Outcome, StoryCommand, require_not_over
 from fleet.story.escalation import ESCALATION, resumed_by
-from fleet.story.guards import GuardContext, evaluate
+from fleet.story.guards import GuardContext, evaluate, shown_criteria, words_of_tests
 from fleet.story.lifecycle import FsmConfig, Transition
+from fleet.story.plan import design_decision
 from fleet.story.state import Approval, StoryState
 
 GateName = Annotated[str, Field(min_length=1)]
@@ -89,18 +91,24 @@ class Reject(RejectRequest, StoryCommand):
             InvalidInput: the event leads forward, beside what `decide_gate` refuses.
         """
         caller, now_ms = facts.caller, facts.now_ms
+        self._check_back(state, facts)
         no = decide_gate(state, facts.fsm, self.gate, approve=False, caller=caller, now_ms=now_ms, notes=self.reason)
         if self.back is None:
             return no
+        back = _fire_with_fix(state, facts, self.back, caller, self.reason)
+        # What the no turned down is turned down once.
+        said = {type(payload) for payload in no}
+        return (*no, *(payload for payload in back if type(payload) not in said))
+
+    def _check_back(self, state: StoryState, facts: Facts) -> None:
         rows = facts.fsm.lifecycles[state.lifecycle].legal(state.state)
         ways = [row.event for row in rows if row.kind == "loopback"]
-        if self.back not in ways:
+        if self.back is not None and self.back not in ways:
             raise InvalidInput(
                 f"{self.back[:60]!r} leads not back from {state.state}; events that do: {', '.join(ways) or 'none'}",
                 field="back",
                 allowed=ways,
             )
-        return (*no, *_fire_with_fix(state, facts, self.back, caller, self.reason))
 
 
 class Revoke(RevokeRequest, StoryCommand):
@@ -143,13 +151,35 @@ class FireEvent(TransitionRequest, StoryCommand):
 
 
 def _fire_with_fix(state: StoryState, facts: Facts, event: str, caller: Caller, reason: str) -> tuple[Payload, ...]:
-    """The transition; one back to BUILD adds the task that it is about (LC-91)."""
+    """The transition; one back to BUILD adds its task (LC-91), one back from a design turns it down (LC-97)."""
     moved = fire(state, facts.fsm, event, caller=caller, now_ms=facts.now_ms, reason=reason)
     last = moved[-1]
-    if isinstance(last, StoryTransitioned) and last.loopback and last.to == "BUILD":
+    lifecycle = facts.fsm.lifecycles[state.lifecycle]
+    if isinstance(last, StoryTransitioned) and last.loopback and lifecycle.phase(last.to) == "BUILD":
         number = sum(state.loopbacks.values()) + 1
         return (*moved, *fix_task(state, facts.new_id("tk", f"loopback/{event}/{number}"), reason.strip()))
+    is_design = lifecycle.phase(state.state) == "DESIGN"
+    if isinstance(last, StoryTransitioned) and last.loopback and is_design:
+        role = next((name for name in ("po", "architect") if name in caller.roles), min(caller.roles, default="po"))
+        return (*moved, *turn_down(state, caller.principal, role, reason.strip()))
     return moved
+
+
+def turn_down(state: StoryState, by: Principal, as_role: str, reason: str) -> tuple[Payload, ...]:
+    """The plan that is followed, and the design behind it, are turned down: their authors make new ones (LC-97).
+
+    Nothing where a person wrote either of them: that person decides what comes next.
+    """
+    plan, decision_id = state.plan, design_decision(state)
+    decision = state.decisions.get(decision_id or "")
+    if plan is None or plan.status != "ADOPTED" or decision is None:
+        return ()
+    if plan.proposal.author.is_human or decision.proposed.author.is_human:
+        return ()
+    return (
+        PlanRejected(plan_id=plan.proposal.plan_id, by=by, reason=reason),
+        DecisionRejected(decision_id=decision.proposed.decision_id, by=by, as_role=as_role, reason=reason),
+    )
 
 
 def fire(
@@ -454,6 +484,8 @@ def _reject(
     )
     if request.gate == "task_acceptance" and request.subject.id in state.tasks:
         return (rejected, _task_step(state, request.subject.id, "REQUEST_REWORK", "implementing", caller, why))
+    if request.subject.kind == "plan" and request.subject.id == state.plan_id:
+        return (rejected, *turn_down(state, caller.principal, terms.role, why))
     return (rejected,)
 
 
@@ -477,3 +509,49 @@ def fix_task(state: StoryState, task_id: EntityId, reason: str) -> tuple[Payload
         risk="medium",
     )
     return (TaskAdded(plan_id=plan_id, task=task),)
+
+
+class WaiveCriterion(ReasonRequest, StoryCommand):
+    """A criterion may pass although no test shows it: a person says so by its name (LC-98)."""
+
+    command = "waive_criterion"
+    ac_id: Annotated[str, Field(min_length=1, max_length=80)]
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The waiver; a story that was parked for it alone goes on.
+
+        Raises:
+            PolicyDenied: the caller is no person, or holds neither role po nor qa.
+            NotFound: the story has no such criterion.
+            InvalidTransition: the story is over, or a test shows the criterion, or it is waived already.
+        """
+        caller = facts.caller
+        caller.require("po", "qa", rule_id="LC-98")
+        if not caller.principal.is_human:
+            raise PolicyDenied(f"{caller.principal} is no person: only a person waives a criterion", rule_id="LC-98")
+        require_not_over(state, self.command)
+        criterion = next((c for c in shown_criteria(state, state.tree) if c.ac_id == self.ac_id), None)
+        if criterion is None:
+            known = ", ".join(c.ac_id for c in state.content.acceptance_criteria) or "none"
+            raise NotFound(f"story {state.story_id} has no criterion {self.ac_id[:80]!r}; criteria: {known}")
+        if criterion.is_settled:
+            tests, waiver = words_of_tests(criterion.tests), criterion.waiver
+            how = f"waived by {waiver.by}" if waiver else f"shown by {tests}"
+            raise InvalidTransition(
+                f"criterion {criterion.ac_id} of story {state.story_id} is {how}: nothing is to be waived",
+                state=state.state,
+                event="waive",
+                allowed=[],
+            )
+        waived = CriterionWaived(
+            ac_id=EntityId(criterion.ac_id),
+            text=criterion.text,
+            by=caller.principal,
+            as_role="po" if "po" in caller.roles else "qa",
+            reason=check_notes(self.reason, "reason"),
+        )
+        after = state.with_(waivers={**state.waivers, criterion.ac_id: waived})
+        is_held = any(not c.is_settled for c in shown_criteria(after, after.tree)) or state.unresolved_steps
+        if state.disposition != "parked" or is_held or state.park is None or state.park.cause != "stuck":
+            return (waived,)
+        return (waived, StoryUnparked(by=caller.principal, note=waived.reason, cause="stuck"))

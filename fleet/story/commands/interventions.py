@@ -55,6 +55,10 @@ class RestoreRequest(Frozen):
     reason: Reason
 
 
+EVIDENCE_RULES = 1
+"""Of stories that are started now: each criterion is shown by a test that names it (LC-98)."""
+
+
 # Source: AP-86.
 class ResolveRequest(Frozen):
     """What came of a step that nobody knows the end of."""
@@ -152,6 +156,7 @@ class StartStory(StartRequest, StoryCommand):
             toolchain=self.toolchain or "python",
             delegations=(*delegations, *taken_in(state, facts.fsm, gathered.standing, now_ms=facts.now_ms)),
             record=self.record,
+            evidence_rules=EVIDENCE_RULES,
         )
         return (started, *again, *self._limits(state, facts))
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from fleet.events.decision import DecisionLinked
 from fleet.events.payload import Payload
 from fleet.events.plan import PlanAdopted, PlanProposed, Task
 from fleet.events.task import TaskAdded, TaskTransitioned, TaskUpdated
@@ -66,7 +67,8 @@ class AdoptPlan(AdoptRequest, StoryCommand):
             decision_id=EntityId(self.decision_id),
             supersedes=EntityId(state.plan_id) if state.plan_id else None,
         )
-        return (*changed, adopted)
+        tasks = tuple(task.task_id for task in plan.proposal.tasks)
+        return (*changed, adopted, DecisionLinked(decision_id=adopted.decision_id, affects=tasks))
 
 
 def _require_time(state: StoryState, fsm: FsmConfig, proposal: PlanProposed) -> None:

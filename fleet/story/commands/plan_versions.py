@@ -16,13 +16,14 @@ from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import AlreadyClaimed, InvalidInput, InvalidTransition, NotFound
 from fleet.kernel.ids import EntityId, Principal, StoryId, StreamId, derive_id
 from fleet.kernel.types import Frozen, Reason, Risk, TaskKind
-from fleet.planning.backlog_review import REVIEWABLE, PlanOutlineTask
+from fleet.planning.backlog_review import PlanOutlineTask
 from fleet.planning.coach import Problem
 from fleet.planning.tasks import DerivedPlan, complexity_of, validate_derivation
 from fleet.story.approvals import check_notes
 from fleet.story.commands.command import Facts, Outcome, StoryCommand
 from fleet.story.commands.tasks import task_extras_problems
 from fleet.story.intents import DerivePlan
+from fleet.story.lifecycle import Lifecycle
 from fleet.story.plan import design_decision
 from fleet.story.plan import plan as owed_intents
 from fleet.story.state import Plan, StoryState, TaskState
@@ -181,7 +182,7 @@ class DeriveTasks(StoryCommand):
         Raises:
             PolicyDenied: the caller is neither architect nor po, nor a system.
             InvalidTransition: the story is over, past its build, parked for another reason than that it lacks a plan,
-                or its design is not decided yet.
+                its design is not decided yet, or it was never started.
             QuorumNotReached: the council on its design came to no decision.
             AlreadyClaimed: a derivation is under way; `holder` is the plan that comes of it.
         """
@@ -198,6 +199,14 @@ class DeriveTasks(StoryCommand):
                 state=state.state,
                 event=self.command,
                 allowed=[],
+            )
+        if state.start is None and lifecycle.phase(state.state) == "DESIGN":
+            raise InvalidTransition(
+                f"story {state.story_id} was never started, so nobody would derive them: start it with "
+                f"`fleet story start {state.story_id} --repo ...`, then ask again",
+                state=state.state,
+                event=self.command,
+                allowed=["start_story"],
             )
         owed = owed_intents(state, facts.fsm, now_ms=facts.now_ms)
         is_owed = any(isinstance(intent, DerivePlan) for intent in owed)
@@ -232,12 +241,12 @@ class ProposePlan(StoryCommand):
             InvalidTransition: the work on the story has begun.
         """
         facts.caller.require("po")
-        if not takes_outline(state):
+        if not takes_outline(state, facts.fsm.lifecycles):
             raise InvalidTransition(
                 f"story {state.story_id} is {state.state}: an outline comes before the work",
                 state=state.state,
                 event=self.command,
-                allowed=sorted(REVIEWABLE),
+                allowed=early_states(state, facts.fsm.lifecycles),
             )
         author = Principal(f"agent:{self.council}-001")
         plan_id = preliminary_plan_id(self.ceremony_id, state.story_id)
@@ -284,9 +293,21 @@ class ProposePlan(StoryCommand):
         )
 
 
-def takes_outline(state: StoryState | None) -> bool:
+def is_early(state: StoryState, lifecycles: Mapping[str, Lifecycle]) -> bool:
+    """Whether the work on the story has not begun, so that it may be reviewed (PL-60)."""
+    lifecycle = lifecycles.get(state.lifecycle)
+    return lifecycle is not None and lifecycle.is_early(state.state)
+
+
+def early_states(state: StoryState | None, lifecycles: Mapping[str, Lifecycle]) -> list[str]:
+    """The states in which its work has not begun."""
+    lifecycle = lifecycles.get(state.lifecycle) if state is not None else None
+    return [name for name in lifecycle.states if lifecycle.is_early(name)] if lifecycle is not None else []
+
+
+def takes_outline(state: StoryState | None, lifecycles: Mapping[str, Lifecycle]) -> bool:
     """Whether an outline can still become a plan version of the story: its work has not begun, and it is not over."""
-    return state is not None and state.state in REVIEWABLE and not state.is_over
+    return state is not None and is_early(state, lifecycles) and not state.is_over
 
 
 def preliminary_plan_id(ceremony_id: str, story_id: str) -> EntityId:

@@ -8,12 +8,13 @@ from typing import Any
 from fleet.events.approval import ApprovalRequested, Subject
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import GateClosed, InvalidInput, VersionConflict
-from fleet.kernel.ids import Principal, StreamId, derive_id
+from fleet.kernel.ids import Digest, Principal, StreamId, derive_id
 from fleet.policy.deploy import DeployTarget
 from fleet.story.approvals import last_request, subject_of
 from fleet.story.commands.command import Attachment, Facts, Outcome, StoryCommand, require_not_over
 from fleet.story.commands.gates import GateName
 from fleet.story.escalation import ESCALATION, council_to_ask, last_escalation
+from fleet.story.guards import binds_criteria, shown_criteria
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
 
@@ -116,11 +117,28 @@ def _card(
         "tokens": state.tokens,
         "feedback": list(task.feedback) if task else [],
     }
+    if binds_criteria(state) and about.kind != "content":
+        card["criteria"] = criteria_facts(state, about.digest if about.digest in state.reports else state.tree)
     if is_deployment:
         # As text, so that who decides sees what is started and watched.
         target = next((target for target in targets if target.environment == about.id), None)
         card["deployment"] = {"tree": state.tree, "target": target and target.model_dump_json()}
     return card
+
+
+def criteria_facts(state: StoryState, tree: Digest | None) -> list[dict[str, Any]]:
+    """Each criterion with the tests that show it on the tree; none, and no waiver, is `not shown`."""
+    return [
+        {
+            "id": c.ac_id,
+            "text": c.text,
+            "standing": "shown" if c.tests else "waived" if c.waiver else "not shown",
+            "tests": [{"test": t.test, "source": t.source} for t in c.tests],
+            "waived_by": c.waiver.by if c.waiver else None,
+            "waived_because": c.waiver.reason if c.waiver else None,
+        }
+        for c in shown_criteria(state, tree)
+    ]
 
 
 def escalation_request(

@@ -25,7 +25,7 @@ from fleet.planning.planning_config import PlanningConfig
 from fleet.planning.tasks import field_problems
 from fleet.story.commands.command import Caller, Facts, Outcome, StoryCommand
 from fleet.story.commands.gates import decide_gate
-from fleet.story.plan_tasks import REVIEWS, system_step
+from fleet.story.plan_tasks import REVIEWS, route_task, system_step
 from fleet.story.state import Approval, StoryState, TaskState
 from fleet.story.tool_steps import claimed_by, known_trees
 
@@ -52,7 +52,7 @@ class _OnTask(StoryCommand):
     """A command on one task of the story."""
 
     model_config = ConfigDict(extra="forbid")
-    task_id: Annotated[str, Field(max_length=80)]
+    task_id: str
 
 
 class ClaimTask(_OnTask):
@@ -260,13 +260,6 @@ _APPROVALS = {"APPROVE_DESIGN", "APPROVE_TESTS"}
 _REFUSALS = {"REJECT_DESIGN", "REJECT_TESTS", "REJECT_STORY", "REQUEST_REWORK", "DISCARD_TASK"}
 _OF_PO = {"APPROVE_STORY", "REJECT_STORY", "REQUEST_REWORK"}
 """Decisions at the gate `task_acceptance`: those of a parked story too (LC-93)."""
-_FOLLOWS = {
-    "APPROVE_DESIGN": ("AUTO_ROUTE_TO_QA", "pending_qa"),
-    "APPROVE_TESTS": ("AUTO_ROUTE_TO_PO", "pending_po_approval"),
-    "REJECT_DESIGN": ("REVISE_CODE", "implementing"),
-    "REJECT_TESTS": ("REVISE_CODE", "implementing"),
-}
-"""What the system adds to a review that is over, in the same append."""
 
 
 def _act(state: StoryState, facts: Facts, asked: ActOnTask) -> tuple[Payload, ...]:
@@ -396,10 +389,12 @@ class _Step:
             evidence.append(self._measured())
         moved = self.moved(evidence)
         done = TaskClaimReleased(task_id=moved.task_id, principal=self._caller.principal, reason="finished")
-        follows = _FOLLOWS.get(moved.action)
-        if follows is None:
-            return (moved,)
-        return (moved, system_step(moved.task_id, moved.to, *follows), done)
+        # What the system adds to a review that is over, in the same append.
+        if moved.action in _APPROVALS:
+            return (moved, *route_task(self._facts.fsm, self._task, moved.to), done)
+        if moved.action in ("REJECT_DESIGN", "REJECT_TESTS"):
+            return (moved, system_step(moved.task_id, moved.to, "REVISE_CODE", "implementing"), done)
+        return (moved,)
 
     def _require_claimant(self) -> None:
         if self._asked.action == "REVISE_CODE":

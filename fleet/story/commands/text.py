@@ -120,9 +120,18 @@ class CreateStory(StoryCommand):
             raise InvalidInput(
                 f"there is no lifecycle {text.lifecycle!r}; allowed: {', '.join(allowed)}", allowed=allowed
             )
-        target = target_for(facts.targets, text.project_id) if text.lifecycle == "sdlc" else None
-        # Where nothing is deployed the full table would end in a state that nothing leaves (LC-46).
-        name = "sdlc-no-deploy" if text.lifecycle == "sdlc" and target is None else text.lifecycle
+        name, deploys = text.lifecycle, lifecycles[text.lifecycle].deploys
+        target = target_for(facts.targets, text.project_id) if deploys else None
+        if deploys and target is None:
+            # Where nothing is deployed the full table would end in a state that nothing leaves (LC-46).
+            name = f"{name}-no-deploy"
+        if name not in lifecycles:
+            raise InvalidInput(
+                f"lifecycle {text.lifecycle!r} deploys, and no target of deploy.targets fits {text.project_id}: "
+                f"name one in fleet.yaml, or add a lifecycle {name!r} that ends without a deployment",
+                field="lifecycle",
+            )
+        lifecycle = lifecycles[name]
         digest = content_digest(text.title, text.description, text.acceptance_criteria, text.constraints, text.tags)
         config, kept = gathered.config, tuple[Attachment, ...]()
         if gathered.readers is not None:
@@ -148,9 +157,11 @@ class CreateStory(StoryCommand):
             config=dict(config),
             environment=target.environment if target else None,
         )
+        if created.first_state != lifecycle.initial:
+            created = created.model_copy(update={"initial": lifecycle.initial})
         scored = scored_event(text, digest, threshold=facts.thresholds[text.rigor], coach=facts.coach)
-        is_taken_up = name == "agile" and not text.hold
-        first = (StoryTransitioned(from_="BACKLOG", event=self.command, to="DRAFT"),) if is_taken_up else ()
+        taken_up = None if text.hold else lifecycle.creation
+        first = (StoryTransitioned(from_=taken_up.from_, event=taken_up.event, to=taken_up.to),) if taken_up else ()
         return (*kept, created, scored, *first)
 
 

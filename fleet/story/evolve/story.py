@@ -18,6 +18,7 @@ from fleet.events.report import OwnershipTaken, ReportGenerated
 from fleet.events.step import StepFinished, StepOutcomeUnknown, StepResolved, StepStarted
 from fleet.events.story import (
     AcceptanceCriterion,
+    CriterionWaived,
     QuestionAnswered,
     QuestionRaised,
     RigorChanged,
@@ -125,7 +126,7 @@ def _created(p: StoryCreated, event: StoredEvent) -> StoryState:
         lifecycle=p.lifecycle,
         language=p.language,
         priority=p.priority,
-        state="BACKLOG" if p.lifecycle == "agile" else "NEW",
+        state=p.first_state,
         config=p.config,
         environment=p.environment,
     )
@@ -179,6 +180,10 @@ def _parked(s: StoryState, p: StoryParked, event: StoredEvent) -> StoryState:
 
 def _unparked(s: StoryState, _p: StoryUnparked, _: StoredEvent) -> StoryState:
     return s.with_(disposition="active", park=None)
+
+
+def _waived(s: StoryState, p: CriterionWaived, _: StoredEvent) -> StoryState:
+    return s.with_(waivers={**s.waivers, p.ac_id: p})
 
 
 def _paused(s: StoryState, p: StoryPaused, _: StoredEvent) -> StoryState:
@@ -328,6 +333,7 @@ _HANDLERS: Mapping[type[Payload], Handler] = {
     StoryUnparked: _unparked,
     StoryPaused: _paused,
     StoryResumed: _resumed,
+    CriterionWaived: _waived,
     StoryCancelled: _cancelled,
     StoryArchived: _archived,
     StoryClosed: _closed,

@@ -10,7 +10,7 @@ from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
 from fleet.events.plan import CheckpointSaved
 from fleet.events.task import RestoreRequested, TreeMerged
-from fleet.events.workspace import DocsProduced, WorkspaceReported, WorkspaceScored
+from fleet.events.workspace import DimensionWaived, DocsProduced, WorkspaceReported, WorkspaceScored
 from fleet.kernel.digest import digest_of_json
 from fleet.story.approvals import is_tool_gate
 from fleet.story.checkpoints import Restoration, TreeCheckpoint
@@ -76,6 +76,10 @@ def _workspace_scored(s: StoryState, p: WorkspaceScored, _: StoredEvent) -> Stor
     return s.with_(scores={**s.scores, p.tree_digest: p})
 
 
+def _dimension_waived(s: StoryState, p: DimensionWaived, _: StoredEvent) -> StoryState:
+    return s.with_(waived_dimensions={**s.waived_dimensions, p.dimension: p})
+
+
 def _docs(s: StoryState, p: DocsProduced, event: StoredEvent) -> StoryState:
     digest = digest_of_json([p.tree_digest, [[d.path, d.artifact_digest] for d in p.docs]])
     criteria: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in p.criteria.items()}
@@ -88,5 +92,6 @@ HANDLERS: Mapping[type[Payload], Callable[[StoryState, Any, StoredEvent], StoryS
     RestoreRequested: _restore_requested,
     WorkspaceReported: _reported,
     WorkspaceScored: _workspace_scored,
+    DimensionWaived: _dimension_waived,
     DocsProduced: _docs,
 }

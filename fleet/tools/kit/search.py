@@ -26,7 +26,9 @@ from fleet.tools.port import ToolContext
 from fleet.trees.service import read_tree
 
 _SCRIPT = "/fleet/inside/search_code.py"
-_REQUEST = "/inputs/search.json"
+_REQUEST, _SYMBOLS = "/inputs/search.json", "/inputs/symbols.json"
+_ABOUT_SYMBOLS = frozenset({"symbols", "references", "outline", "semantic", "reindex"})
+"""Operations that are told what the files define, as the index has it."""
 _DEFAULT_ANSWERS, _MAX_ANSWERS = 10, 50
 
 
@@ -51,10 +53,22 @@ class SearchTool:
         if place.kind == "missing":
             return ToolOutcome(outcome="failed", reason="not_found", text=f"there is no {place.path}")
         request = await self._blobs.put(canonical_json({"op": call.op, **call.args}))
+        mounts = [BlobMount(blob=request, target=_REQUEST)]
+        if call.op in _ABOUT_SYMBOLS and context.tree is not None:
+            try:
+                async with asyncio.timeout(context.obligations.timeout_s):
+                    below = "" if place.path == "." else place.path
+                    known = await self._knowledge.definitions(context.tree, below)
+            except TimeoutError:
+                return _out_of_time(context)
+            symbols = await self._blobs.put(
+                canonical_json({path: list(map(list, rows)) for path, rows in known.items()})
+            )
+            mounts.append(BlobMount(blob=symbols, target=_SYMBOLS))
         spec = RunSpec(
             argv=("python", _SCRIPT),
             tree=context.tree,
-            mounts=(BlobMount(blob=request, target=_REQUEST),),
+            mounts=tuple(mounts),
             limits=limits_of(context, memory_bytes=1 << 30),
             toolchain=context.toolchain,
         )
@@ -75,14 +89,18 @@ class SearchTool:
             async with asyncio.timeout(context.obligations.timeout_s):
                 answers = await self._knowledge.search(context.tree, str(call.args["query"]), limit=limit)
         except TimeoutError:
-            why = f"the index is not up to date after {context.obligations.timeout_s} s; ask again: it goes on there"
-            return ToolOutcome(outcome="timed_out", reason="timeout", text=why)
+            return _out_of_time(context)
         rows = [_row(answer) for answer in answers]
         text = "\n".join(f"{_line({**row, 'text': ''})}\n{row['text']}" for row in rows)
         items = cast("list[JsonValue]", rows)
         return ToolOutcome(
             outcome="succeeded", content={"total": len(rows), "items": items}, text=text or "nothing found"
         )
+
+
+def _out_of_time(context: ToolContext) -> ToolOutcome:
+    why = f"the index is not up to date after {context.obligations.timeout_s} s; ask again: it goes on there"
+    return ToolOutcome(outcome="timed_out", reason="timeout", text=why)
 
 
 def _row(answer: CodeAnswer) -> dict[str, JsonValue]:

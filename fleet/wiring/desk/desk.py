@@ -210,6 +210,18 @@ async def open_reports(endpoints: Endpoints) -> AsyncGenerator[ReportService]:
 
 
 @asynccontextmanager
+async def open_gate_desk(endpoints: Endpoints, planning: PlanningDesk) -> AsyncGenerator[GateDesk]:
+    """Gates with what their deciders need, for one command; its connection is closed at the end."""
+    from fleet.desk.gates import GateDesk
+
+    log = connect_redis(endpoints.redis_url)
+    try:
+        yield GateDesk(planning=planning, blobs=make_blobs(endpoints, log))
+    finally:
+        await log.aclose()
+
+
+@asynccontextmanager
 async def open_dead_letters(endpoints: Endpoints) -> AsyncGenerator[DeadLetters]:
     """What was set aside, for one command; its connections are closed at the end."""
     log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)

@@ -19,7 +19,7 @@ from fleet.planning.coach_config import CoachConfig
 from fleet.planning.planning_config import PlanningConfig
 from fleet.projects.discover import Discoverer
 from fleet.projects.project_calls import ProjectCalls
-from fleet.projects.project_commands import Deciding
+from fleet.projects.project_commands import ProjectRules
 from fleet.projects.project_owner import ProjectOwner
 from fleet.projects.review import Reviewer
 from fleet.story.lifecycle import FsmConfig
@@ -62,12 +62,11 @@ def make_project_owner(
         clock=clock,
         owner=owner,
         roles_of=registry.roles_of,
-        deciding=Deciding(
+        blobs=blobs,
+        rules=ProjectRules(
             coach=coach,
             ceremony=ceremony,
-            log=log,
-            blobs=blobs,
-            lifecycles=frozenset(fsm.lifecycles),
+            lifecycles=fsm.lifecycles,
             has_model=lambda profile: has_model(models, profile),
             assignable_roles=active_roles(files).assignable,
         ),

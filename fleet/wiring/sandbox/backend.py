@@ -13,16 +13,18 @@ from fleet.config.settings import (
     ContainerBackendSettings,
     KubernetesBackendSettings,
     SandboxBackendSettings,
+    SessionDiskSettings,
 )
 from fleet.config.values import PluginSettings
 from fleet.kernel.clock import Clock
 from fleet.policy.rules.config import Policy
-from fleet.sandbox.port import BackendParts, SandboxBackend, SandboxBackendPlugin
+from fleet.sandbox.port import BackendParts, FolderKeeper, SandboxBackend, SandboxBackendPlugin
 from fleet.trees.port import BlobStore
 from fleet.wiring.plugins import Group, choose
 
 if TYPE_CHECKING:
     from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+    from fleet.sandbox.egress.proxy import EgressSettings
 
 SANDBOX_BACKENDS: Group[SandboxBackendPlugin[Any]] = Group(
     "swe_fleet.sandbox_backends",
@@ -42,6 +44,13 @@ class SandboxParts:
     state_root: Path
     clock: Clock
 
+    @property
+    def folders(self) -> FolderKeeper | None:
+        """The backend as what keeps the folders of work sessions; None where it keeps none."""
+        from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+
+        return self.backend if isinstance(self.backend, BubblewrapBackend) else None
+
 
 def make_backend(
     settings: SandboxBackendSettings,
@@ -51,6 +60,8 @@ def make_backend(
     policy: Policy,
     waived: Collection[str],
     own_root: Path | None = None,
+    disk: SessionDiskSettings | None = None,
+    egress: EgressSettings | None = None,
 ) -> SandboxBackend:
     """What holds the runs of this node.
 
@@ -58,6 +69,8 @@ def make_backend(
         root: where it keeps its files.
         own_root: where it keeps those of its runs, when supervisors of other nodes have `root` in common with it.
         waived: isolation that may be missing, by name (RC-32).
+        disk: what work sessions may take. Default: that of the settings.
+        egress: how proxies of bubblewrap runs with hosts behave. Default: public addresses alone.
 
     Raises:
         ConfigError: the cluster's address or certificates cannot be used, there is no such backend, or an option of
@@ -66,7 +79,7 @@ def make_backend(
     place = own_root or root
     match settings:
         case BubblewrapBackendSettings():
-            return _bubblewrap(root, place, blobs, policy=policy, waived=waived)
+            return _bubblewrap(root, place, blobs, policy=policy, waived=waived, disk=disk, egress=egress)
         case ContainerBackendSettings():
             from fleet.sandbox.backends.containers.backend import ContainerBackend
 
@@ -77,7 +90,7 @@ def make_backend(
             return kubernetes_backend(root, blobs, waived=waived, **settings.model_dump(exclude={"kind"}))
         case _:
             chosen = choose(SANDBOX_BACKENDS, settings.kind, settings.options, where=_WHERE)
-            packaged = partial(_bubblewrap, root, place, blobs, policy=policy, waived=waived)
+            packaged = partial(_bubblewrap, root, place, blobs, policy=policy, waived=waived, disk=disk)
             parts = BackendParts(root=place, blobs=blobs, waived=waived, packaged=packaged)
             return chosen.plugin.make(chosen.options, parts)
 
@@ -89,15 +102,31 @@ def check_backend(settings: SandboxBackendSettings) -> None:
 
 
 def _bubblewrap(
-    root: Path, place: Path, blobs: BlobStore, *, policy: Policy, waived: Collection[str]
+    root: Path,
+    place: Path,
+    blobs: BlobStore,
+    *,
+    policy: Policy,
+    waived: Collection[str],
+    disk: SessionDiskSettings | None,
+    egress: EgressSettings | None = None,
 ) -> BubblewrapBackend:
     from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+    from fleet.sandbox.folders.live import FolderLimits
 
+    given = disk or SessionDiskSettings()
     return BubblewrapBackend(
         place,
         blobs,
         waived=waived,
         toolchains=policy.toolchains,
         services=policy.services,
+        egress=egress,
         shared_root=root,
+        folders=FolderLimits(
+            folders=given.folders,
+            bases_bytes=given.bases_bytes,
+            folders_bytes=given.folders_bytes,
+            idle_s=given.idle_s,
+        ),
     )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import os
+import shutil
+import stat
 import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +29,10 @@ from fleet.trees.service import read_tree
 from fleet.trees.tree import encode_tree
 from fleet.wiring.sandbox.backend import make_backend
 from fleet.wiring.sandbox.plugins import active_policy
+
+_PREFIX = "fleet-exec-"
+_NEW_S = 60
+"""A younger folder may be between its making and its lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,8 @@ async def open_lone_sandbox(
     """
     files = config_files(settings)
     policy = active_policy(files)
-    with tempfile.TemporaryDirectory(prefix="fleet-exec-") as folder:
+    await asyncio.to_thread(_sweep)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, _in_use(Path(folder)):
         blobs = FileBlobStore(Path(folder))
         clock = SystemClock()
         supervisor = ToolSupervisor(
@@ -71,8 +82,33 @@ async def open_lone_sandbox(
         yield LoneSandbox(supervisor, policy, blobs)
 
 
+@contextmanager
+def _in_use(folder: Path) -> Generator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # The kernel frees it with the process, however that ends.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep() -> None:
+    """Removes the folders of commands that were killed. Those are ours, old enough, and nobody holds their lock."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            status = folder.lstat()
+            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if not is_ours or status.st_mtime > time.time() - _NEW_S:
+                continue
+            with _in_use(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # another command is at it
+
+
 def _backend(settings: FleetSettings, blobs: BlobStore, policy: Policy) -> SandboxBackend:
     from fleet.sandbox.backends.identity import reachable_state_root
 
     root, sandbox = reachable_state_root(settings.home / "sandbox"), settings.sandbox
-    return make_backend(sandbox.backend, root, blobs, policy=policy, waived=sandbox.waived)
+    return make_backend(sandbox.backend, root, blobs, policy=policy, waived=sandbox.waived, disk=sandbox.disk)

@@ -25,7 +25,7 @@ from fleet.wiring.sandbox.backend import SandboxParts, make_backend
 from fleet.wiring.sandbox.plugins import active_policy, active_roles
 from fleet.wiring.sandbox.spread import make_peers
 from fleet.wiring.stores.secrets import make_secret_broker, recorded_accesses
-from fleet.wiring.stores.stores import make_blobs
+from fleet.wiring.stores.stores import make_blobs, usage_of
 from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def make_sandbox_parts(endpoints: Endpoints, *, node: str | None = None) -> Sand
         policy=policy,
         waived=endpoints.sandbox_waived,
         own_root=root / _NODES / node if node else None,
+        disk=endpoints.sandbox_disk,
     )
     return SandboxParts(backend, blobs, root, SystemClock())
 
@@ -124,6 +125,8 @@ def make_supervisor(
         known=known_secrets,
         peers=make_peers(endpoints),
         limits=SupervisorLimits(max_runs=2 * (os.cpu_count() or 1) + endpoints.sandbox_waiting),
+        folders=parts.folders,
+        stored=usage_of(parts.blobs),
     )
 
 

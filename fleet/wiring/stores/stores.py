@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from fleet.config.blobs import FileBlobSettings, RedisBlobSettings
 from fleet.log.redis.connection import RedisClient, connect_redis
 from fleet.trees.files import FileBlobStore
-from fleet.trees.port import BlobStore
+from fleet.trees.port import BlobStore, DiskUse
 from fleet.trees.redis import RedisBlobStore
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.stores.blobs import make_further_blobs
@@ -24,11 +25,16 @@ def make_blobs(endpoints: Endpoints, client: RedisClient | None = None) -> BlobS
     """
     match endpoints.blobs:
         case FileBlobSettings():
-            return FileBlobStore(endpoints.blob_root)
+            return FileBlobStore(endpoints.blob_root, limit_bytes=endpoints.blobs.limit_bytes)
         case RedisBlobSettings():
             return RedisBlobStore(client or connect_redis(endpoints.redis_url))
         case _:
             return make_further_blobs(endpoints)
+
+
+def usage_of(blobs: BlobStore) -> Callable[[], Awaitable[DiskUse]] | None:
+    """What says how much of this node's disk the blobs take; None where they lie elsewhere."""
+    return blobs.usage if isinstance(blobs, FileBlobStore) else None
 
 
 def make_graph(endpoints: Endpoints) -> Neo4jGraph:

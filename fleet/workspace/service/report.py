@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
 
@@ -13,6 +13,7 @@ from fleet.kernel.ids import Digest, EntityId, StoryId
 from fleet.kernel.types import Frozen, Rigor, StageStatus
 from fleet.trees.service import is_test
 from fleet.workspace.report import (
+    SECRETS,
     BuildSection,
     CoverageSection,
     LintSection,
@@ -31,6 +32,7 @@ from fleet.workspace.report import (
 from fleet.workspace.service.results import (
     CheckSummary,
     CodeFinding,
+    JudgedRun,
     JUnitSuite,
     LineHits,
     Severity,
@@ -47,6 +49,19 @@ _MAX_FAILURES = 50
 _WORST: Sequence[StageStatus] = ("timeout", "error", "failed", "passed", "skipped")
 
 
+class AskedTests(Frozen):
+    """What can be asked of the tests of a tree outside of its code's process."""
+
+    canaries: tuple[str, ...] = ()
+    """Test files in which a test that must fail did."""
+    piped: tuple[str, ...] = ()
+    """Ids of the tests that passed in a process that never loads the project's code."""
+    milliseconds: Mapping[str, int] = {}
+    """Test file -> how long those took."""
+    changed: tuple[str, ...] = ()
+    """Files of the tests that a run of them changes."""
+
+
 class Measurement(Frozen):
     """A report and what the next one is compared with: findings and failing tests by name (PL-52, RC-65)."""
 
@@ -58,6 +73,8 @@ class Measurement(Frozen):
     failing_e2e: tuple[str, ...] = ()
     passing: tuple[str, ...] | None = None
     """Ids of the tests that passed; None in measurements from before it was kept, or where none ran."""
+    judged: AskedTests | None = None
+    """What changes of this tree can be asked; None in measurements from before it was kept, or where nothing can."""
 
     def encode(self) -> bytes:
         """Canonical JSON."""
@@ -98,6 +115,9 @@ class Outputs:
 
     summary: CheckSummary | None = None
     suite: JUnitSuite | None = None
+    judged: JudgedRun | None = None
+    is_judged: bool = False
+    """Whether the run was asked for what the judge of its tests saw."""
     e2e: JUnitSuite | None = None
     preview: JUnitSuite | None = None
     pictures: tuple[Digest, ...] = ()
@@ -156,6 +176,21 @@ def build_measurement(head: ReportHead, out: Outputs) -> Measurement:
         failing=out.suite.failing if out.suite else (),
         failing_e2e=end_to_end.failing if end_to_end else (),
         passing=out.suite.passing if out.suite and unit is not None else None,
+        judged=_judged(out.judged) if unit is not None and out.judged is not None else None,
+    )
+
+
+def _judged(run: JudgedRun) -> AskedTests:
+    passed = [test for test in run.piped if test.outcome == "passed"]
+    milliseconds: dict[str, int] = {}
+    for test in passed:
+        file = test.id.partition("::")[0]
+        milliseconds[file] = milliseconds.get(file, 0) + round(test.s * 1000)
+    return AskedTests(
+        canaries=tuple(sorted(path for path, how in run.canaries.items() if how == "failed")),
+        piped=tuple(test.id for test in passed),
+        milliseconds=milliseconds,
+        changed=run.changed,
     )
 
 
@@ -171,7 +206,34 @@ def _unit(base: Measurement | None, out: Outputs) -> TestSection | None:
         ran = Counter(_function_of(c.id) for c in suite.cases if c.outcome != "skipped")
         gone = sorted((Counter(map(_function_of, before)) - ran).items())
         suite = JUnitSuite((*suite.cases, *(_not_run(name, count) for name, count in gone)))
+    if suite is not None and base is not None and base.judged is not None and out.judged is not None:
+        suite = JUnitSuite((*suite.cases, *_contradicted(suite, base.judged, out.judged)))
     return _suite(suite, base.failing if base else (), out.blobs.get("unit"))
+
+
+def _contradicted(suite: JUnitSuite, base: AskedTests, run: JudgedRun) -> Iterator[SuiteCase]:
+    """What passed by the report of the code's own process, and not before the judge (RC-80)."""
+    for path in sorted(set(run.changed) - set(base.changed)):
+        yield SuiteCase(id=path, outcome="errored", message="the code changed this file of the tests while they ran")
+    red = {_function_of(case) for case in suite.failing}
+    outcomes: dict[str, set[str]] = {}
+    for test in run.piped:
+        outcomes.setdefault(_function_of(test.id), set()).add(test.outcome)
+    ending = outcomes.pop("", set())
+    for name in sorted({_function_of(test) for test in base.piped} - red):
+        if name.partition("::")[0] in run.late:
+            continue
+        if outcomes.get(name, {"missing"}) != {"passed"}:
+            yield SuiteCase(id=name, outcome="errored", message=_CONTRADICTED)
+        elif ending:
+            yield SuiteCase(id=name, outcome="errored", message="the run of it without the code in its process was cut")
+            return
+
+
+_CONTRADICTED = (
+    "it passes by the report of the process that loads the code, and not when it calls the code over a pipe, as it did "
+    "before the change"
+)
 
 
 def _function_of(test: str) -> str:
@@ -208,7 +270,12 @@ def _records(out: Outputs) -> list[StageRecord]:
     result_of = {**suites, "lint": out.lint, "static": out.static}
     records = out.summary.stages if out.summary else ()
     return [
-        _settled(r, readable=result_of.get(r.name, out) is not None and not _is_denied(r, suites.get(r.name)))
+        _settled(
+            r,
+            readable=result_of.get(r.name, out) is not None
+            and not _is_denied(r, suites.get(r.name))
+            and (r.name != "unit" or not out.is_judged or out.judged is not None),
+        )
         for r in records
     ]
 
@@ -392,7 +459,7 @@ def _lint(findings: Sequence[CodeFinding] | None, base: Measurement | None, out:
 
 def _security(new: Sequence[CodeFinding] | None, out: Outputs) -> SecuritySection:
     """Secrets by our own patterns, on every language; rules about security only where an analyser has such (ruff)."""
-    tools, counts = [ToolRun(name="secrets")], None
+    tools, counts = [ToolRun(name=SECRETS)], None
     if new is not None and _tool(out, "static") == "ruff":
         counts = _severities([f for f in new if _is_security(f)])
         tools.append(_tool_run(out))

@@ -121,6 +121,26 @@ class _Tests(_Read):
     files: Annotated[tuple[TestFile, ...], Field(max_length=100)]
 
 
+class PipedTest(_Read):
+    """How a test ended in a process without the project's code; without an id: how the process ended."""
+
+    id: Annotated[str, Field(max_length=1000)]
+    outcome: Literal["passed", "failed", "skipped", "late", "lost"]
+    s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class JudgedRun(_Read):
+    """`out/judged.json`: what the judge of a run of tests saw that the code under test cannot write."""
+
+    canaries: dict[str, Literal["failed", "passed", "missing"]] = {}
+    """Test file -> what became of the test in it that must fail."""
+    piped: Annotated[tuple[PipedTest, ...], Field(max_length=200_000)] = ()
+    late: tuple[str, ...] = ()
+    """Files that there was no time for."""
+    changed: tuple[str, ...] = ()
+    """Files of the tests that the run itself changed."""
+
+
 class _RuffFinding(_Read):
     filename: Text
     code: Annotated[str, Field(max_length=200)] | None = None
@@ -194,6 +214,11 @@ def parse_tests(data: bytes | None) -> tuple[TestFile, ...] | None:
     """The outcomes of given tests, by file."""
     results = _json(_Tests, data)
     return results.files if results else None
+
+
+def parse_judged(data: bytes | None) -> JudgedRun | None:
+    """What the judge of the tests saw."""
+    return _json(JudgedRun, data)
 
 
 _FINDINGS = TypeAdapter(Annotated[list[_RuffFinding], Field(max_length=200_000)])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fleet.forge.port import StagedRepository
 from fleet.kernel.ids import Digest
-from fleet.policy.runs.spec import BlobMount, Limits, RepoMount, RunSpec
+from fleet.policy.runs.spec import BlobMount, Limits, RepoMount, RunSpec, ServiceSpec
 
 ALL_STAGES = ("build", "unit", "lint", "static", "e2e")
 """Stages of the pipeline, in their order."""
@@ -22,7 +22,7 @@ PREVIEW_JUNIT, PREVIEW_LOG = "test-reports/preview.xml", "out/preview.log"
 SUMMARY, BUILD, LINT, STATIC = "out/summary.json", "out/build.json", "out/lint.json", "out/static.json"
 EDITS, DIFF = f"{FOLDER}/edits.json", f"{FOLDER}/diff.patch"
 CHECKOUT, SUBMODULES = f"{FOLDER}/checkout.json", f"{FOLDER}/submodules.json"
-TESTS = "out/tests.json"
+TESTS, JUDGED = "out/tests.json", "out/judged.json"
 COMMIT, PACK, INDEX = "out/commit.txt", "out/new.pack", "out/new.idx"
 
 _INSIDE = "/fleet/inside"
@@ -79,7 +79,9 @@ def pipeline_spec(
     stages: Sequence[str] = ALL_STAGES,
     language: str = "python",
     commands: Mapping[str, str] | None = None,
+    services: Sequence[ServiceSpec] = (),
     preview: PreviewChecks | None = None,
+    judge: Digest | None = None,
     toolchain: str = "python",
     limits: Limits = _PIPELINE_LIMITS,
 ) -> RunSpec:
@@ -87,7 +89,9 @@ def pipeline_spec(
 
     Args:
         commands: overrides of RC-44, e.g. `{"TEST_CMD": "make test"}`.
+        services: what runs beside the stages.
         preview: what to look at after the end-to-end tests; None when nothing is declared.
+        judge: blob of what the unit tests are held against; None when there is nothing.
     """
     mounts: tuple[BlobMount, ...] = ()
     more: tuple[str, ...] = ()
@@ -97,6 +101,10 @@ def pipeline_spec(
         more = (PREVIEW_JUNIT, PREVIEW_LOG, *preview.pictures)
         limits = limits.model_copy(update={"pids": max(limits.pids, _BROWSER_PIDS)})
     env = {"TASK": "pipeline", "TASK_LANG": language, "STAGES": ",".join(stages), **(commands or {})}
+    if judge is not None:
+        mounts = (*mounts, BlobMount(blob=judge, target="/inputs/judge.json"))
+        more = (*more, JUDGED)
+        env["JUDGE"] = "/inputs/judge.json"
     artifacts = (SUMMARY, BUILD, JUNIT, COVERAGE, LINT, STATIC, E2E_JUNIT, *more)
     return RunSpec(
         argv=("python", f"{_INSIDE}/agent_task.py"),
@@ -105,6 +113,7 @@ def pipeline_spec(
         env=env,
         limits=limits,
         artifacts=artifacts,
+        services=tuple(services),
         toolchain=toolchain,
     )
 
@@ -122,6 +131,18 @@ def given_tests_spec(
         argv=("python", f"{_INSIDE}/run_tests.py"),
         tree=tree,
         mounts=mounts,
+        limits=limits,
+        artifacts=(TESTS,),
+        toolchain=toolchain,
+    )
+
+
+def independent_tests_spec(tree: Digest, request: Digest, *, toolchain: str, limits: Limits = _TEST_LIMITS) -> RunSpec:
+    """The test files of the request, of Node, Go or Rust, run on the tree (CN-32)."""
+    return RunSpec(
+        argv=("python", f"{_INSIDE}/independent_tests.py"),
+        tree=tree,
+        mounts=(BlobMount(blob=request, target="/inputs/tests.json"),),
         limits=limits,
         artifacts=(TESTS,),
         toolchain=toolchain,

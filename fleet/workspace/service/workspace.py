@@ -7,9 +7,10 @@ result files. What a run cannot prove is absent from its result; only a run that
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fleet.forge.port import Commit, StagedRepository
@@ -17,13 +18,13 @@ from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import InvalidInput, SandboxUnavailable, ToolFailed, ToolTimeout
 from fleet.kernel.ids import Digest, EntityId, StoryId
 from fleet.kernel.types import Frozen, Rigor
-from fleet.policy.preview import WORKSPACE_FILE, parse_workspace_file
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.policy.runs.toolchains import Language
+from fleet.policy.workspace_file import WORKSPACE_FILE, WorkspaceFile, command_variables, parse_workspace_file
 from fleet.redaction.secrets import find_secrets
 from fleet.sandbox.service.runs import language_of, toolchain_for
 from fleet.trees.port import BlobStore
-from fleet.trees.service import read_changes, read_tree
+from fleet.trees.service import is_test, read_changes, read_tree
 from fleet.trees.tree import LineChanges, PathChange, Tree, changed_lines, changed_paths
 from fleet.workspace.report import PatchSection
 from fleet.workspace.service import specs
@@ -36,6 +37,7 @@ from fleet.workspace.service.results import (
     parse_coverage,
     parse_edits,
     parse_findings,
+    parse_judged,
     parse_junit,
     parse_summary,
     parse_tests,
@@ -56,6 +58,8 @@ PROTECTED_FROM_AUTHORS = (
 _COMMIT = re.compile(r"[0-9a-f]{40}\n?")
 _TEST_NAME = re.compile(r"test[A-Za-z0-9_]*\.py")
 _MAX_TEXT = 2 << 20
+_MOST_TESTS = 20_000
+"""Files of tests beyond which none is held against anything."""
 
 
 class Edit(Frozen):
@@ -122,6 +126,16 @@ class TestRun:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class IndependentFile:
+    """A test file of Node, Go or Rust: where it belongs, and the names of its tests, known before anything runs."""
+
+    name: str
+    path: str
+    code: str
+    tests: tuple[str, ...]
+
+
 def _ending(test: TestOutcome) -> str:
     return f"{test.outcome}:{test.exception}" if test.outcome in ("failed", "error") else test.outcome
 
@@ -183,7 +197,24 @@ class WorkspaceService:
         if bad or not tests:
             raise InvalidInput(f"test files must be named test*.py; refused: {bad}", field="tests")
         blobs = {name: await self._blobs.put(text.encode()) for name, text in tests.items()}
-        result = await self._held(specs.given_tests_spec(tree, blobs, toolchain=toolchain))
+        return await self._tested(specs.given_tests_spec(tree, blobs, toolchain=toolchain))
+
+    async def run_independent(
+        self, tree: Digest, files: Sequence[IndependentFile], *, language: Language, toolchain: str = "python"
+    ) -> TestRun:
+        """How the tests of these files end on the tree, laid beside its own; no other test is told (CN-32)."""
+        request = canonical_json(
+            {
+                "language": language,
+                "files": [{"name": f.name, "path": f.path, "code": f.code, "tests": list(f.tests)} for f in files],
+            }
+        )
+        digest = await self._blobs.put(request)
+        spec = specs.independent_tests_spec(tree, digest, toolchain=toolchain_for(language, toolchain))
+        return await self._tested(spec)
+
+    async def _tested(self, spec: RunSpec) -> TestRun:
+        result = await self._held(spec)
         files = parse_tests(await self._artifact(result, specs.TESTS))
         # Whoever ended the runner may have written its record too.
         if files is None or result.status != "passed":
@@ -202,13 +233,13 @@ class WorkspaceService:
         commit: str | None = None,
         base_commit: str | None = None,
         stages: Sequence[str] = specs.ALL_STAGES,
-        commands: Mapping[str, str] | None = None,
         toolchain: str = "python",
         language: Language | None = None,
     ) -> Measurement:
         """The report of the pipeline on the tree, compared with the measurement of the base tree (RC-60..RC-69).
 
         Without a base everything counts as new. A pipeline that ran out of time gives a report that is not complete.
+        Commands and side services are those that the base declares: a change cannot choose what judges it.
 
         Args:
             language: what the project is written in; None looks at the tree's root.
@@ -216,12 +247,17 @@ class WorkspaceService:
         entries = await read_tree(self._blobs, tree)
         language = language or language_of(entries)
         preview = await self._preview(entries) if "e2e" in stages else None
+        before = await read_tree(self._blobs, base.report.tree_digest) if base is not None else entries
+        declared = await declared_by(self._blobs, before)
+        judge = await self._judge(entries, base) if "unit" in stages and language == "python" else None
         spec = specs.pipeline_spec(
             tree,
             stages=stages,
             language=language,
-            commands=commands,
+            commands=command_variables(declared.commands, language),
+            services=declared.services,
             preview=preview,
+            judge=judge,
             toolchain=toolchain_for(language, toolchain),
         )
         result = await self._held(spec)
@@ -235,7 +271,32 @@ class WorkspaceService:
             base_commit=base_commit,
             base=base,
         )
-        return build_measurement(head, await self._outputs(result, tree, base.report.tree_digest if base else None))
+        outputs = await self._outputs(result, tree, base.report.tree_digest if base else None)
+        return build_measurement(head, replace(outputs, is_judged=judge is not None and base is not None))
+
+    async def _judge(self, entries: Tree, base: Measurement | None) -> Digest | None:
+        """What the project's tests are held against: those that were there before, as they were.
+
+        None where there is no test: then nothing is asked.
+        """
+        before = await read_tree(self._blobs, base.report.tree_digest) if base is not None else entries
+        tests = {
+            path: entry.blob.hex
+            for path, entry in sorted(before.items())
+            if is_test(path) and entry.mode in ("100644", "100755") and entries.get(path) == entry
+        }
+        asked = base.judged if base is not None else None
+        if not tests or len(tests) > _MOST_TESTS or (base is not None and asked is None):
+            return None
+        request = {
+            "tests": tests,
+            "canaries": [path for path in asked.canaries if path in tests] if asked is not None else None,
+            "files": {path: ms / 1000 for path, ms in asked.milliseconds.items() if path in tests}
+            if asked is not None
+            else None,
+            "passed": list(asked.piped) if asked is not None else None,
+        }
+        return await self._blobs.put(json.dumps(request, sort_keys=True).encode())
 
     async def _preview(self, tree: Tree) -> specs.PreviewChecks | None:
         """What of the preview is to be checked, None when the tree declares none.
@@ -248,7 +309,7 @@ class WorkspaceService:
         try:
             if entry.mode not in ("100644", "100755"):
                 raise InvalidInput(f"{WORKSPACE_FILE} is a link: put a plain file there", field="file")
-            declared = parse_workspace_file(await self._blobs.get(entry.blob))
+            declared = parse_workspace_file(await self._blobs.get(entry.blob)).preview
         except InvalidInput as error:
             request = await self._blobs.put(canonical_json({"problem": error.message}))
             return specs.PreviewChecks(request, pages=0)
@@ -273,17 +334,18 @@ class WorkspaceService:
         The same arguments give the same commit id.
 
         Args:
-            author: the seat's name, e.g. `developer-002`.
+            author: the seat's name, e.g. `developer-002`, or `Name <mail>`.
             date_s: UTC seconds since the epoch, for author and committer.
             previous: the pack of earlier commits of this story.
         """
+        name, _, mail = author.partition(" <")
         request = canonical_json(
             {
                 "parent": parent,
                 "base": staged.commit,
                 "message": message,
-                "author_name": author,
-                "author_email": f"{re.sub(r'[^A-Za-z0-9._-]+', '-', author)}@fleet.invalid",
+                "author_name": name,
+                "author_email": mail.rstrip(">") or f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}@fleet.invalid",
                 "date": f"{date_s} +0000",
             }
         )
@@ -337,11 +399,13 @@ class WorkspaceService:
             "coverage": specs.COVERAGE,
             "lint": specs.LINT,
             "static": specs.STATIC,
+            "judged": specs.JUDGED,
         }
         files = {name: await self._artifact(result, path) for name, path in paths.items()}
         return Outputs(
             summary=_believed(parse_summary(await self._artifact(result, specs.SUMMARY)), result),
             suite=await asyncio.to_thread(parse_junit, files["unit"]),
+            judged=parse_judged(files["judged"]),
             e2e=await asyncio.to_thread(parse_junit, files["e2e"]),
             preview=await asyncio.to_thread(parse_junit, files["preview"]),
             pictures=tuple(a.blob for a in result.artifacts if a.blob and a.path.startswith("out/preview/")),
@@ -371,6 +435,17 @@ class WorkspaceService:
             return ""
         data = await self._blobs.get(entry.blob)
         return "" if len(data) > _MAX_TEXT or b"\0" in data else data.decode(errors="replace")
+
+
+async def declared_by(blobs: BlobStore, tree: Tree) -> WorkspaceFile:
+    """What the tree declares of its workspace; nothing where the file is missing or cannot be read."""
+    entry = tree.get(WORKSPACE_FILE)
+    if entry is None or entry.mode not in ("100644", "100755"):
+        return WorkspaceFile()
+    try:
+        return parse_workspace_file(await blobs.get(entry.blob))
+    except InvalidInput:
+        return WorkspaceFile()  # stage e2e says what is wrong with it
 
 
 def _compare(before: str, after: str) -> tuple[LineChanges, int]:

@@ -81,6 +81,15 @@ def test_place_outside_of_the_tree_proves_nothing(index: int, size: int) -> None
     assert not is_included(LEAVES[0], index=index, size=size, path=(), root=LEAVES[0])
 
 
+def test_path_that_is_too_short_for_the_size_proves_nothing_of_that_size() -> None:
+    for size in range(2, 40):
+        whole = merkle_root(LEAVES[:1])
+        assert not is_included(LEAVES[0], index=0, size=size, path=(), root=whole)
+    two = merkle_root(LEAVES[:2])
+    assert is_included(LEAVES[0], index=0, size=2, path=(LEAVES[1],), root=two)
+    assert not is_included(LEAVES[0], index=0, size=3, path=(LEAVES[1],), root=two)
+
+
 def test_node_is_no_leaf() -> None:
     left, right = LEAVES[0], LEAVES[1]
     assert leaf_hash(b"\x01" + left + right) != merkle_root([left, right])

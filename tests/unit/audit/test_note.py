@@ -36,6 +36,14 @@ def test_signed_note_opens_and_other_signatures_are_passed_over() -> None:
     assert open_note(both, SIGNER.key, CHECK) == open_note(both, NoteKey.parse(PETER), CHECK) == TEXT
 
 
+def test_good_signature_of_a_key_hides_no_bad_one_of_the_same_key_beside_it() -> None:
+    note = sign_note(TEXT, SIGNER.key, SIGNER.sign)
+    line = sign_note("Another text.\n", SIGNER.key, SIGNER.sign).rpartition("\n\n")[2]
+    for both in (note + line, note.rpartition("\n\n")[0] + "\n\n" + line + note.rpartition("\n\n")[2]):
+        with pytest.raises(LogCorrupted, match="is not one over this text"):
+            open_note(both, SIGNER.key, CHECK)
+
+
 @pytest.mark.rule("EV-32")
 @settings(max_examples=80, deadline=None)
 @given(st.data())

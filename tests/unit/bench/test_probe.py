@@ -134,7 +134,28 @@ async def test_model_whose_own_form_fails_is_asked_for_edits_as_text():
 async def test_edit_of_another_place_is_wrong():
     found = await probed(Model(knows_place=False), None)
     assert found.edits.right < len(edit_exercises())
-    assert choose_strategy(found).strategy == "draft"
+    assert choose_strategy(found).strategy == "assisted"
+
+
+@pytest.mark.parametrize(
+    ("calls", "edits", "fixes", "strategy"),
+    [(20, 20, 1, "session"), (19, 18, 1, "session"), (18, 20, 1, "assisted"), (16, 20, 1, "assisted")]
+    + [(15, 20, 1, "draft"), (20, 17, 1, "assisted"), (20, 20, 0, "assisted"), (15, 0, 0, "draft")],
+)
+def test_strategy_follows_from_calls_edits_and_fixes(calls: int, edits: int, fixes: int, strategy: str):
+    of_twenty = [ExerciseScore(right=right, of=20) for right in (calls, edits)]
+    found = ProbedEngine(
+        engine_id="able",
+        model="m-1",
+        probed_at="2026-01-01T00:00:00Z",
+        window=32_000,
+        text_calls=of_twenty[0],
+        edits=of_twenty[1],
+        facts=of_twenty[0],
+        fixes=ExerciseScore(right=fixes, of=1),
+        tokens=1,
+    )
+    assert choose_strategy(found).strategy == strategy
 
 
 async def test_window_that_is_smaller_than_the_entry_says_is_found_by_halving():

@@ -84,13 +84,28 @@ def test_usage_error_is_exit_code_two(fleet: Command, args: list[str]):
 
 
 @pytest.mark.parametrize("args", [[], ["STORY", "--goal", "do it"]])
-def test_run_needs_either_a_file_or_a_goal(fleet: Command, story_file: Path, args: list[str]):
+def test_run_needs_either_a_file_or_a_sentence(fleet: Command, story_file: Path, args: list[str]):
     given = [str(story_file) if a == "STORY" else a for a in args]
-    failed(fleet("run", *given), 2, says="name either a story file or --goal TEXT")
+    failed(fleet("run", *given), 2, says="say in one sentence what you want")
 
 
 def test_missing_story_file_is_named(fleet: Command, tmp_path: Path):
     failed(fleet("run", str(tmp_path / "none.yaml")), 2, says="there is no story file")
+
+
+@pytest.mark.rule("PL-54")
+@pytest.mark.parametrize("name", ["story.yaml", "story.yml", "stories/one", "./Add a story"])
+def test_missing_file_is_never_taken_for_a_sentence(fleet: Command, name: str):
+    failed(fleet("run", name), 2, says="there is no story file")
+
+
+@pytest.mark.rule("PL-54")
+def test_one_word_is_neither_a_file_nor_a_sentence(fleet: Command):
+    failed(fleet("run", "storey"), 2, says="there is no file 'storey', and one word says nothing to build")
+
+
+def test_sentence_beside_a_goal_is_refused(fleet: Command):
+    failed(fleet("run", "Add a list of users", "--goal", "Add a list of users"), 2, says="leave --goal out")
 
 
 def test_folder_instead_of_a_story_file_is_named(fleet: Command, tmp_path: Path):

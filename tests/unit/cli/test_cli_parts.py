@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from rich.text import Text
 from fleet.cli.local.local_principals import ensure_principals, local_principal, read_token
 from fleet.cli.output import Output, guarded
 from fleet.cli.settings import absolute_model
+from fleet.cli.story.forecast import Forecast, forecast
 from fleet.cli.story.narrate import TurnLines, narrate
+from fleet.cli.story.run_options import RunOptions
 from fleet.cli.story.story_file import read_story
+from fleet.config.environment import load_settings
 from fleet.events.codec import decode
 from fleet.events.story import StoryParked
 from fleet.kernel.errors import GateClosed, InvalidInput
@@ -157,3 +161,31 @@ def test_recording_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     assert absolute_model("recorded:replies") == f"recorded:{tmp_path / 'replies'}"
     assert (absolute_model("qwen"), absolute_model(None)) == ("qwen", None)
+
+
+@pytest.mark.rule("PL-54")
+def test_forecast_says_who_answers_how_within_what_and_what_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FLEET_HOME", str(tmp_path / "home"))
+    environ = {
+        "FLEET_OPENAI_BASE_URL": "https://models.example.com/v1",
+        "FLEET_VLLM_BASE_URL": "http://10.0.0.7:8000/v1",
+    }
+
+    def told(model: str, repo: str = ".", limits: str = "") -> Forecast:
+        asked = RunOptions(None, "Add a list", repo, model, None, None, (), "python", limits)
+        return forecast(load_settings(dict(os.environ)), asked, environ)
+
+    outside = told("openai", "https://git.example.com/a/b.git", "tokens=50000,cost_usd=1.5")
+    assert outside.engine == "openai (auto, at https://models.example.com/v1)"
+    assert outside.works_by == "draft: it was never probed"
+    assert outside.budget == "50,000 tokens, 2.0 h of GPU, 8.0 h, 1.50 USD a story"
+    assert outside.estimate == "20,000 to 60,000 tokens a story, no price is configured for it (`price` in models.yaml)"
+    assert outside.leaves == (
+        "story, parts of files and outputs of commands to models.example.com, outside your machines (engine openai)",
+        "the repository is fetched from https://git.example.com/a/b.git, and the branch is pushed there",
+    )
+    assert [line.partition(" to ")[2] for line in told("vllm").leaves] == [
+        "10.0.0.7, a machine of yours, as models.yaml says (engine vllm)"
+    ]
+    assert told("local").leaves == ("nothing leaves this machine",)
+    assert told(f"recorded:{tmp_path}?strategy=session&max_context=9000&max_output=900").works_by.startswith("session")

@@ -45,7 +45,7 @@ def test_goal_that_names_nothing_makes_no_folder(fleet: Fleet, tmp_path: Path, g
 
 def test_answer_of_the_wrong_form_is_refused_before_anything_is_made(fleet: Fleet, tmp_path: Path):
     new = tmp_path / "new"
-    given = ("run", "--goal", "Convert CSV to JSON", "--repo", str(new), "--model", f"recorded:{tmp_path}")
+    given = ("run", "Convert CSV to JSON", "--repo", str(new), "--model", f"recorded:{tmp_path}")
     failed(fleet(*given, "--answer", "qu-1"), 2, says="write qu-1=TEXT")
     assert not new.exists()
 
@@ -64,7 +64,7 @@ def test_delegate_that_can_hold_no_gate_is_refused_before_anything_is_made(
     fleet: Fleet, tmp_path: Path, yes: str, says: str
 ):
     new = tmp_path / "new"
-    given = ("run", "--goal", "Convert CSV to JSON", "--repo", str(new), "--model", f"recorded:{tmp_path}")
+    given = ("run", "Convert CSV to JSON", "--repo", str(new), "--model", f"recorded:{tmp_path}")
     failed(fleet(*given, "--yes", yes), 2, says=says)
     assert not new.exists()
     here = ("submit", "--goal", "Convert CSV to JSON", "--repo", "/srv/repo")

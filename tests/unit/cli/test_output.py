@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fleet.cli.output import shown
+from fleet.cli.output import shown, shown_name
 
 
 def printed(text: str) -> str:
@@ -37,3 +37,8 @@ def test_character_that_controls_the_terminal_is_made_visible(title: str, visibl
 @given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("[]/\\\x1b\r"))))
 def test_any_text_can_be_printed(title: str) -> None:
     assert printed(title).endswith(" end\n")
+
+
+def test_name_in_a_line_forges_no_line_and_no_control():
+    told = shown_name("a\nleft alone b\r\x1b[2J\u202e\x9b[bold]")
+    assert told == "a\\nleft alone b\\r\\x1b[2J\\u202e\\x9b\\[bold]"

@@ -15,6 +15,7 @@ from fleet.deploy.port import Placed, Standing
 from fleet.desk.gates import GateDesk
 from fleet.events.codec import decode
 from fleet.events.payload import Payload
+from fleet.events.plan import CheckpointSaved
 from fleet.events.story import StoryParked, StoryTransitioned
 from fleet.events.task import TreeMerged
 from fleet.events.workspace import DeploymentRecorded, HealthObserved, IncidentClosed, IncidentOpened
@@ -114,7 +115,7 @@ def parked(bench: Workbench) -> bool:
     return bench.state.disposition == "parked"
 
 
-@pytest.mark.rule("LC-36", "LC-37", "LC-49", "LC-61", "LC-62", "LC-63")
+@pytest.mark.rule("LC-36", "LC-37", "LC-49", "LC-61", "LC-62", "LC-63", "PL-47")
 async def test_approved_tree_is_deployed_once_and_watched_until_it_is_healthy():
     at = await Watcher(
         monitor={"window_s": 3, "checks": [check("alive"), check("errors", "metric", window_s=2)]}
@@ -126,6 +127,7 @@ async def test_approved_tree_is_deployed_once_and_watched_until_it_is_healthy():
     assert (placed.tree, placed.target) == (MERGED, at.target)
     (recorded,) = await at.payloads(DeploymentRecorded)
     assert (recorded.status, recorded.environment, recorded.revision) == ("succeeded", "preview", placed.key)
+    assert [p.note for p in await at.payloads(CheckpointSaved)][-1] == "before deployment to preview"
     windows = await at.payloads(HealthObserved)
     assert all(window.ok and len(window.checks) == 2 for window in windows)
     assert windows[-1].to - windows[0].from_ >= 3000

@@ -9,7 +9,7 @@ import pytest
 from fleet.desk.archive import Archivist
 from fleet.desk.planning import Pending
 from fleet.events.envelope import StoredEvent
-from fleet.events.story import StoryCancelled
+from fleet.events.story import RepoSource, StoryCancelled, StoryClosed, StoryStarted
 from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import GateClosed, InvalidInput, StoreUnavailable, StoryNotFound
 from fleet.kernel.ids import Principal, StoryId, StreamId
@@ -125,6 +125,26 @@ async def test_stories_are_read_from_the_log_alone():
     assert (line.disposition, line.waiting_for, line.version) == ("active", None, log.version)
     assert await world.desk.stories_exist()
     assert (await world.desk.state(STORY, as_of=1)).version == 1
+
+
+@pytest.mark.rule("AP-57")
+async def test_stories_at_work_on_one_repository_are_named_with_what_they_hold():
+    world = World()
+    await story(until="started").write_to(world.log)
+    others = {"st-same-1": "/srv/text/", "st-other-1": "/srv/other", "st-over-1": "/srv/text"}
+    for name, url in others.items():
+        log = StoryLog(StoryId(name)).add(created_payload())
+        log.add(StoryStarted(repo=RepoSource(provider="local", url=url), toolchain="python", record=False))
+        if name == "st-over-1":
+            log.add(StoryCancelled(reason="no")).add(StoryClosed(final_state="BACKLOG"))
+        await log.write_to(world.log)
+    await StoryLog(StoryId("st-idle-1")).add(created_payload()).write_to(world.log)
+    (other,) = await world.desk.beside(STORY)
+    assert (other.state.story_id, other.branch) == ("st-same-1", "fleet/st-same-1")
+    assert other.told.startswith("st-same-1 ")
+    assert "it holds the branch fleet/st-same-1 and works in folders of its own" in other.told
+    assert await world.desk.beside(StoryId("st-idle-1")) == ()
+    assert [one.state.story_id for one in await world.desk.beside(StoryId("st-same-1"))] == [STORY]
 
 
 async def test_closed_story_is_listed_as_closed():

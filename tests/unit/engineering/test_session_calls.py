@@ -122,6 +122,100 @@ async def test_edits_answer_with_the_new_lines_and_with_errors_that_they_made():
     assert "b.bin is no text: change it with a command" in found[3]
 
 
+async def test_other_languages_that_no_longer_parse_are_told_too():
+    found = await answers(
+        [("edit", {"path": "web/cart.ts", "old": "return 1;", "new": "return (1;"})],
+        [("edit", {"path": "web/cart.ts", "old": "return (1;", "new": "return ((1;"})],
+        [("write", {"path": "package.json", "content": '{\n  "name": "x",\n}\n'})],
+        [("write", {"path": "main.go", "content": "package main\n\nfunc main() {}\n"})],
+        files={**FILES, "web/cart.ts": b"export function total(): number {\n  return 1;\n}\n"},
+    )
+    assert "web/cart.ts is no valid TypeScript any more: see line 2." in found[0]
+    assert "return (1;" in found[0]
+    assert "is no valid" not in found[1], "what was broken before is told once"
+    assert "package.json is no valid JSON any more: see line 2." in found[2]
+    assert found[3] == "Made main.go, 3 lines."
+
+
+PATCH = """\
+--- a/text/slug.py
++++ b/text/slug.py
+@@ -40,2 +40,2 @@
+ def slugify(title):
+-    raise NotImplementedError
++    return fold(title.lower(
+diff --git a/text/fold.py b/text/table.py
+rename from text/fold.py
+rename to text/table.py
+--- /dev/null
++++ b/docs/slug.md
+@@ -0,0 +1 @@
++Slugs are folded.
+"""
+
+
+async def test_patch_changes_several_files_at_once_or_none():
+    wrong = PATCH.replace("def slugify(title)", "def slugify(text)")
+    found = await answers(
+        [("patch", {"patch": wrong}), ("files", {})],
+        [("patch", {"patch": PATCH}), ("files", {}), ("write", {"path": "docs/slug.md", "content": "Short.\n"})],
+        [("patch", {"patch": PATCH}), ("patch", {"patch": "no diff"})],
+        [("patch", {"patch": "--- a/gone.py\n+++ b/gone.py\n@@\n-a\n+b\n"})],
+        [("patch", {"patch": "--- a/../x\n+++ b/../x\n@@\n-a\n+b\n"})],
+        [("patch", {"patch": "--- a/logo.png\n+++ b/logo.png\n@@\n-a\n+b\n"})],
+        files={**FILES, "logo.png": b"\x00"},
+    )
+    assert found[0].startswith("The patch was refused: hunk 1 of 1 of text/slug.py: its old lines are not there.")
+    assert "text/fold.py" in found[1]
+    assert "docs/slug.md" not in found[1]
+    assert found[2].startswith("Patched 3 files.\ntext/slug.py: This is no valid Python any more: line 2: ")
+    for line in (
+        "     2      return fold(title.lower(",
+        "Renamed text/fold.py to text/table.py.",
+        "Made docs/slug.md, 1 lines.",
+    ):
+        assert line in found[2]
+    assert "text/table.py" in found[3]
+    assert "text/fold.py" not in found[3]
+    assert "docs/slug.md" in found[3]
+    assert found[4].startswith("Wrote docs/slug.md")
+    assert found[5].startswith("text/table.py is there already") or "There is no file text/fold.py" in found[5]
+    assert "this is no unified diff" in found[6]
+    assert found[7].startswith("There is no file gone.py.")
+    assert "`--- /dev/null`" in found[7]
+    assert "is no path inside a repository" in found[8]
+    assert found[9] == "logo.png is no text: change it with a command. Nothing was changed."
+
+
+async def test_symbols_of_a_file_of_a_folder_and_of_a_name():
+    found = await answers(
+        [
+            ("symbols", {"path": "web/cart.js"}),
+            ("symbols", {"name": "Cart.add"}),
+            ("symbols", {"path": "text"}),
+            ("symbols", {"name": "nothing"}),
+            ("symbols", {"path": "notes.txt"}),
+            ("symbols", {"path": "gone"}),
+            ("symbols", {}),
+        ],
+        files={
+            **FILES,
+            "web/cart.js": b"class Cart {\n  add(x) {\n  }\n}\nclass Other { add() {} }\n",
+            "notes.txt": b"no code\n",
+        },
+    )
+    assert found[0] == (
+        '<tool_result of="symbols">\nweb/cart.js\n  1-4  class Cart\n  2-3  method Cart.add\n  5-5  class Other\n'
+        "  5-5  method Other.add\n</tool_result>"
+    )
+    assert found[1] == '<tool_result of="symbols">\nweb/cart.js\n  2-3  method Cart.add\n</tool_result>'
+    assert "text/fold.py\n  1-1  value TABLE\ntext/slug.py\n  1-2  function slugify" in found[2]
+    assert found[3] == "No definition of 'nothing'; try search."
+    assert found[4].startswith("notes.txt is no source of at most 512 KiB")
+    assert found[5].startswith("There is no file gone.")
+    assert found[6] == "Not executed: symbols takes path, name or both."
+
+
 async def test_writing_makes_files_and_replaces_only_what_was_read():
     whole = {"path": "text/slug.py", "content": "x = 1\n"}
     found = await answers(

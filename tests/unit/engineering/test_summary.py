@@ -24,6 +24,8 @@ from fleet.engineering.state import Outcome, Session, SessionEnding, begin, with
 from fleet.engineering.summary import REQUEST, asked_for_summary
 from fleet.engineering.terms import SessionTerms
 from fleet.engineering.transcript import messages_of, prompt_tokens
+from fleet.events.codec import decode
+from fleet.events.step import SessionEnded, StuckDetected
 from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import ContextTooLarge, FleetError
 from fleet.models.chat import TokenUsage
@@ -151,6 +153,27 @@ def forgetful(request: AgentRequest) -> dict[str, Any] | FleetError:
         return reply_of([("submit", {"summary": "all is there"})], turn_of(request))
     number = turn_of(request)
     return reply_of([("write", {"path": f"f{number}.txt", "content": f"{number}\n" * 7_000})], number)
+
+
+@pytest.mark.rule("MB-40", "MB-41")
+async def test_circle_of_summaries_ends_the_session_with_its_files_and_is_on_record():
+    def circling(request: AgentRequest) -> dict[str, Any]:
+        if request.turns and REQUEST in request.turns[-1].content:
+            return {"text": "Done: some files. Next act: write more.", "is_cut": False, "uses": []}
+        number, is_after = turn_of(request), any("Next act: write" in message.content for message in request.turns)
+        name = f"{'g' if is_after else 'f'}{number}.txt"
+        return reply_of([("write", {"path": name, "content": f"{number}\n" * 7_000})], number)
+
+    world = await SessionWorld((), max_context=60_000).begin()
+    world.agents = ScriptedAgents(circling)
+    assert {"f1.txt", "f2.txt"} <= set(await world.candidate(await world.deliver()))
+    summaries = [request for request in world.agents.requests if request.turns and REQUEST in request.turns[-1].content]
+    assert len(summaries) == 1
+    payloads = [decode(event) for event in await world.events()]
+    (ended,) = [p for p in payloads if isinstance(p, SessionEnded)]
+    (stuck,) = [p for p in payloads if isinstance(p, StuckDetected)]
+    assert (ended.reason, stuck.pattern) == ("summarised_again", "repeated_summary")
+    assert stuck.steps[-1] == f"{COUNCIL}/draft/developer-001/{ended.turns}"
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["after", "before"])

@@ -36,6 +36,7 @@ CATALOGUE = (
     ("EV-114", "MilestoneReached", "planning", "milestone_id name ref"),
     ("EV-115", "StoryPaused", "planning", "scope task_id? by reason?"),
     ("EV-115", "StoryResumed", "planning", "scope task_id? by reason?"),
+    ("EV-116", "CriterionWaived", "approvals", "ac_id text by as_role reason"),
     (
         "EV-120",
         "ApprovalRequested",

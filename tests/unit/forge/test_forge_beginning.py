@@ -40,6 +40,14 @@ def test_repository_that_is_there_stays_as_it_is(tmp_path: Path):
     assert git(tmp_path, "rev-parse", "HEAD") == before
 
 
+def test_repository_without_commit_and_file_gets_its_first_on_its_own_branch(tmp_path: Path):
+    git(tmp_path, "init", "-q", "-b", "trunk")
+    begin_repository(tmp_path, at_s=AT)
+    commit, branch = check_repository(str(tmp_path))
+    assert (branch, git(tmp_path, "rev-parse", "HEAD")) == ("trunk", commit)
+    git(tmp_path, "fsck", "--strict")
+
+
 def test_half_made_repository_is_begun_again(tmp_path: Path):
     begin_repository(tmp_path, at_s=AT)
     (tmp_path / ".git" / "HEAD").unlink()

@@ -21,7 +21,7 @@ LABELS = (
         "Story",
         "title state disposition rigor lifecycle content_digest version created_at closed_at tree_digest",
     ),
-    ("GR-13", "Criterion", "text position status"),
+    ("GR-13", "Criterion", "text position status waived_by waived_at"),
     ("GR-14", "Constraint", "key value"),
     ("GR-15", "PlanVersion", "version status author_id rationale digest content_digest created_at"),
     ("GR-16", "Task", "title role kind state priority estimated_hours points risk created_at done_at tree_digest"),

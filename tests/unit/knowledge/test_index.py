@@ -22,7 +22,7 @@ PATHS = ("shop/cart.py", "shop/money.py", "shop/__init__.py", "lib/cart.py", "do
 
 
 def facts_of(path: str, text: str) -> FileFacts:
-    return extract(language_of(path), text.encode())
+    return extract([(language_of(path), text.encode())])[0]
 
 
 def index_of(files: dict[str, str]) -> CodeIndex:

@@ -10,8 +10,9 @@ from fleet.knowledge.rank import MAX_QUESTION, RankedFile, ask, best_symbol, ran
 
 def index_of(files: dict[str, str]) -> CodeIndex:
     index = CodeIndex()
-    for path, text in files.items():
-        index.put(path, extract(language_of(path), text.encode()))
+    read = extract([(language_of(path), text.encode()) for path, text in files.items()])
+    for path, facts in zip(files, read, strict=True):
+        index.put(path, facts)
     return index
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from fleet.events.codec import decode
 from fleet.events.payload import Payload
-from fleet.events.platform import FleetPaused, FleetResumed
+from fleet.events.platform import AccessDenied, FleetPaused, FleetResumed
 from fleet.kernel.errors import ApprovalRequired, FleetError, InvalidInput, InvalidTransition, LeaseHeld, PolicyDenied
 from fleet.kernel.ids import CommandId, Principal, StreamId
 from fleet.log.memory import MemoryEventLog
 from fleet.log.port import AppendRequest, Command
 from fleet.owner.platform_view import PlatformView
 from fleet.planning.platform_state import PLATFORM, fold_platform
+from fleet.projects.platform_commands import parse_platform_command
 from tests.support.bench import World
 from tests.support.town import ANA, ONE, Town, crash, running
 
@@ -164,7 +165,7 @@ async def test_who_waits_for_the_end_of_a_pause_is_told_by_its_hint():
 
 
 async def _told(town: Town, name: str, body: dict[str, Any], key: str) -> None:
-    asked = asyncio.create_task(town.fleet.require(name, body, principal=ROOT, key=key))
+    asked = asyncio.create_task(town.fleet.require(parse_platform_command(name, body), principal=ROOT, key=key))
     await town.until(asked.done)
     asked.result()
 
@@ -217,3 +218,25 @@ async def test_no_model_is_asked_for_a_project_while_the_fleet_is_paused():
     with pytest.raises(FleetError, match="nobody was to be asked"):
         await projects.work()
     assert len(town.agents.asked) == 1
+
+
+@pytest.mark.rule("EV-30", "AP-2")
+async def test_bodies_that_a_version_of_before_or_after_has_queued_are_read():
+    world = World()
+    owner = world.platform_owner()
+    await owner.handle(command("pause_fleet", WHY | {"project_id": None, "until": "tomorrow"}))
+    await owner.handle(command("resume_fleet", {"note": "  ", "project_id": None}, key="key-2"))
+    seat = {"role": "architect", "model_policy": "default", "persona": None, "colour": "red"}
+    assert (await owner.handle(command("register_agent", seat, key="key-3")))["agent_id"] == "agent-architect-101"
+    asked = {"action": "read", "object": "x" * 300, "rule_id": "CX-16"}
+    await owner.handle(command("record_denial", asked, key="key-4", who=ANA))
+    *_, denied = await recorded(world)
+    assert denied == AccessDenied(principal=ANA, action="read", object="x" * 200, rule_id="CX-16")
+    for name in ("pause_fleet", "grant_delegation", "accept_loss"):
+        with pytest.raises(InvalidInput) as caught:
+            parse_platform_command(name, {})
+        assert parse_error_fields(caught.value) >= {"/reason"}
+
+
+def parse_error_fields(error: InvalidInput) -> set[str]:
+    return {problem["pointer"] for problem in error.details["problems"]}

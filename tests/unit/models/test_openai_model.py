@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -19,7 +20,7 @@ from fleet.kernel.errors import (
     ReplyMalformed,
     ReplyRefused,
 )
-from fleet.models.chat import ChatMessage, ChatRequest, Sampling, ToolOffer
+from fleet.models.chat import ChatMessage, ChatRequest, Reasoning, Sampling, ToolOffer
 from fleet.models.engine_config import HttpEngine
 from fleet.models.engines.openai import MAPPING, LearnedDialect, OpenAIChatModel, translate
 from tests.support.openai_server import FakeOpenAIServer, Scripted, serving
@@ -293,3 +294,52 @@ def test_cut_off_and_filtered_exceptions_keep_their_meaning() -> None:
     assert isinstance(translate(length, ENGINE, "u"), ReplyMalformed)
     assert isinstance(translate(withheld, ENGINE, "u"), ReplyRefused)
     assert isinstance(translate(openai.APITimeoutError(HTTP_REQUEST), ENGINE, "u"), ModelTimeout)
+
+
+@pytest.mark.rule("MB-45")
+async def test_thoughts_go_back_to_the_engine_that_had_them_until_its_server_refuses_the_field() -> None:
+    own = Reasoning(engine=ENGINE.engine_id, form="reasoning_content", text="Hm.")
+    other = Reasoning(engine="another", form="reasoning_content", text="Aha.")
+    said = ChatMessage(role="assistant", content="Yes.", reasoning=(own, other))
+    asked = ChatRequest(messages=(ChatMessage(role="user", content="a"), said, ChatMessage(role="user", content="b")))
+    refused = Scripted(status=400, error="Unexpected field: messages.1.reasoning_content")
+    async with serving(Scripted("one"), refused, Scripted("two"), Scripted("three")) as server:
+        model = OpenAIChatModel(ENGINE, base_url=server.base_url, model="tiny-1b")
+        for _ in range(3):
+            await model.complete(asked, request_id="r", timeout_s=60)
+        await model.close()
+    assert [m["messages"][1].get("reasoning_content") for m in server.requests] == ["Hm.", "Hm.", None, None]
+
+
+@pytest.mark.rule("MB-45")
+async def test_whole_calls_of_a_reply_that_was_cut_off_hold() -> None:
+    calls = [
+        {"index": n, "id": f"c{n}", "function": {"name": "read", "arguments": arguments}}
+        for n, arguments in enumerate(['{"path": "a"}', '{"path": "b', '{"path": "c"}'])
+    ]
+    choice = {"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "length"}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+    async with serving(Scripted(raw=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())) as server:
+        model = OpenAIChatModel(ENGINE, base_url=server.base_url, model="tiny-1b")
+        reply = await model.complete(
+            ChatRequest(messages=(ChatMessage(role="user", content="a"),)), request_id="r", timeout_s=60
+        )
+        await model.close()
+    assert (reply.finish_reason, [use.id for use in reply.tool_uses]) == ("length", ["c0"])
+
+
+@pytest.mark.rule("MB-15")
+@pytest.mark.parametrize(("gpus", "at_once"), [(0, 1), (1, 1), (2, 1), (2, 2)])
+async def test_calls_of_a_server_share_the_time_in_which_it_was_busy_with_its_gpus(gpus: int, at_once: int) -> None:
+    engine = ENGINE.model_copy(update={"gpus": gpus, "max_concurrency": at_once})
+    async with serving(Scripted("hi", delay_s=0.2)) as server:
+        model = OpenAIChatModel(engine, base_url=server.base_url, model="tiny-1b", api_key="sk-test")
+        began = time.monotonic()
+        replies = await asyncio.gather(
+            *(model.complete(REQUEST, request_id=f"r{number}", timeout_s=20) for number in range(2))
+        )
+        took_ms = (time.monotonic() - began) * 1000
+        await model.close()
+    charged = sum(reply.gpu_ms for reply in replies)
+    least = 400 if at_once == 1 else 200
+    assert least * gpus <= charged + 5 <= took_ms * gpus + 10

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from fleet.desk.budgets import BudgetDesk, parse_key
 from fleet.events.budget import BudgetScope
@@ -30,7 +31,8 @@ from fleet.kernel.ids import CommandId, EntityId, Principal, RunKey, StepId, Sto
 from fleet.log.memory import MemoryEventLog
 from fleet.log.port import Command
 from fleet.models.chat import Sampling, TokenUsage
-from fleet.models.engine_config import Price
+from fleet.models.engine_config import HttpEngine, Price
+from fleet.models.engines.openai import OpenAIChatModel
 from fleet.models.port import AgentAnswer, AgentRequest, FinishedCall
 from fleet.models.profiles import Budgets, ModelsConfig, StepCaps, load_models
 from fleet.models.routing.budget import BudgetLimits
@@ -42,7 +44,9 @@ from fleet.owner.reconcile import Reconciler, settle_from_engines, uses_of
 from fleet.owner.spending.memory import MemoryDaySpending
 from fleet.owner.workbench import seat, together
 from fleet.policy.runs.spec import RunSpec
+from tests.support.acting import role_agent
 from tests.support.bench import ScriptedAgents, World
+from tests.support.openai_server import Scripted, serving
 from tests.support.rules import files
 from tests.support.story_events import STORY, digest, story
 
@@ -96,6 +100,37 @@ async def test_limit_that_stops_a_call_is_on_record_once_and_no_model_is_asked()
     assert (await world.types()).count("BudgetExhausted") == 1
     assert "StepStarted" not in await world.types()
     assert world.agents.asked == []
+
+
+@pytest.mark.rule("MB-15", "MB-25")
+async def test_gpu_time_binds_an_engine_that_is_reached_by_address() -> None:
+    engine: dict[str, JsonValue] = {
+        "engine_id": "recorded",
+        "kind": "vllm",
+        "gpus": 1,
+        "model": "tiny-1b",
+        "unpriced": True,
+    }
+    async with serving(Scripted("```python\n# file: a.py\nx = 1\n```", delay_s=0.2)) as server:
+        known = {**engine, "base_url": server.base_url}
+        model = OpenAIChatModel(HttpEngine.model_validate(known), base_url=server.base_url, model="tiny-1b")
+        world, _ = await world_with(limited(gpu_ms=500))
+        world.agents = role_agent(model)  # type: ignore[assignment]
+        journal = await world.journal()
+
+        async def ask(number: int) -> str | None:
+            try:
+                await journal.ask(f"s{number}", request(f"part {number}"), WORK)
+            except BudgetExceeded as error:
+                return error.message
+            return None
+
+        refusals = [await ask(number) for number in range(5)]
+        await model.close()
+    # Each call takes 200 ms of the one GPU at least.
+    assert (refusals[0], None in refusals[3:]) == (None, False)
+    assert "--gpu-ms N" in (refusals[-1] or "")
+    assert journal.state.budgets.usage(SCOPE).totals(now_ms=0).spent.gpu_ms >= 500
 
 
 @pytest.mark.rule("MB-22")

@@ -14,15 +14,16 @@ from fleet.kernel.errors import InvalidInput, NotFound, PolicyDenied
 from fleet.kernel.ids import CommandId, Principal
 from fleet.log.port import Command
 from fleet.models.profiles import ModelsConfig, load_models
-from fleet.owner.council_pools import PoolRules, pools_in_force, set_council_pool
+from fleet.owner.council_pools import PoolRules, pools_in_force
 from fleet.owner.duties.councils import open_design_council, open_task_council
 from fleet.owner.platform_view import PlatformView
 from fleet.planning.platform_state import PLATFORM, PlatformState, RecordedPool
 from fleet.policy.roles import load_roles
+from fleet.projects.platform_commands import DelegationRules, PlatformFacts, SetCouncilPool
 from fleet.story.commands.command import Caller
 from fleet.story.intents import OpenDesignCouncil, OpenTaskCouncil
 from tests.support.bench import World, definitions
-from tests.support.rules import files
+from tests.support.rules import files, fsm
 from tests.support.story_events import TASK
 from tests.unit.owner.test_requested_councils import ask, do, hold, world_of
 
@@ -56,8 +57,9 @@ def rules(**changes: Any) -> PoolRules:
 
 
 def decided(given: PoolRules, body: dict[str, Any]) -> CouncilPoolSet:
-    command = Command(CommandId("user:root/1"), PLATFORM, "set_council_pool", ROOT, body)
-    (payload,) = set_council_pool(given, PlatformState(), command, Caller(principal=ROOT, roles=frozenset({"admin"})))
+    caller, allowed = Caller(principal=ROOT, roles=frozenset({"admin"})), DelegationRules(fsm(), (), lambda: 1, given)
+    facts = PlatformFacts(caller, CommandId("user:root/1"), 1, allowed)
+    (payload,) = SetCouncilPool.model_validate(body).decide(PlatformState(), facts)
     assert isinstance(payload, CouncilPoolSet)
     return payload
 
@@ -177,7 +179,7 @@ async def test_pools_are_for_admins(name: str, body: dict[str, Any]):
         ({"num_agents": 11}, "num_agents", "allowed are 3, 5, 7, 9"),
         ({"num_agents": 0}, "num_agents", "greater than or equal to 1"),
         ({"num_agents": "many"}, "num_agents", "valid integer"),
-        ({"kind": "oracle"}, "kind", "'vllm'"),
+        ({"kind": "oracle"}, "kind", "say vllm or"),
         ({"model_policy": "lavish"}, "model_policy", "no policy 'lavish'; allowed are"),
         ({"model_policy": "frugal", "kind": "vllm"}, "kind", "no engine of kind 'vllm'; allowed are mock"),
         ({"kind": "local", "modes": ["poor"]}, "modes", "modes are for kind mock"),

@@ -197,3 +197,12 @@ async def test_plan_that_a_person_adopts_before_the_planner_answers_stays_adopte
     await asyncio.wait_for(derive_again(at.bench, intent), timeout=20)
     assert list(at.plans.values()) == ["ADOPTED", "PROPOSED"]
     assert at.bench.state.plan_id != plan_id
+
+
+@pytest.mark.rule("AP-61")
+async def test_derivation_for_a_story_that_was_never_started_is_refused_with_what_to_do():
+    stages = STAGES[: STAGES.index("design") + 1]
+    log = story(only=tuple(stage for stage in stages if stage != "started"))  # pyright: ignore[reportArgumentType]
+    assert log.state.start is None
+    told = (await (await desk_of(log)).refused(InvalidTransition)).message
+    assert f"fleet story start {STORY} --repo" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,27 +19,9 @@ from fleet.owner.engineering.seats import Delivered
 from fleet.story.council_facts import council_state
 from tests.support.acting import COUNCIL
 from tests.support.bench import ScriptedAgents
+from tests.support.session_kinds import GONE, SLUG
 from tests.support.sessions import FILES, SessionWorld, reply_of, turn_of
 
-SLUG = """file: text/slug.py
-```python
-<<<<<<< SEARCH
-    raise NotImplementedError
-=======
-    return title.lower()
->>>>>>> REPLACE
-```
-file: README.md
-```markdown
-# Slugs
-```
-file: tests/test_more.py
-```python
-def test_more():
-    pass
-```
-"""
-GONE = "file: text/slug.py\n```python\n<<<<<<< SEARCH\nnot there\n=======\nx\n>>>>>>> REPLACE\n```"
 SUBMIT = [("submit", {"summary": "done"})]
 Answer = Callable[[AgentRequest], dict[str, Any] | BaseException]
 
@@ -93,6 +76,7 @@ async def files_of(world: SessionWorld, found: Delivered | Digest) -> Mapping[st
         (None, (), True),
         ("cascade", ("text/slug.py",), True),
         ("session", ("text/slug.py",), True),
+        ("assisted", ("text/slug.py",), True),
     ],
 )
 async def test_one_python_file_is_written_as_definitions_and_all_else_as_a_change(
@@ -186,3 +170,87 @@ async def test_draft_mends_its_reply_in_another_one_against_its_own_files():
     )
     assert fresh is None
     assert "raise NotImplementedError" in asked[2].shared
+
+
+README = "file: README.md\n```markdown\n# Slugs\n```"
+BROKEN = SLUG.replace("title.lower()", "title.lower(")
+
+
+@pytest.mark.rule("MB-46")
+async def test_assisted_author_mends_what_its_tests_show_before_it_hands_in():
+    agents, asked = replying(README, SLUG)
+    world, council = await begun(agents, "assisted")
+    found = await authors.propose(council, member(council, "assisted"), step="draft/x/change")
+    tree = await files_of(world, found)
+    assert tree["text/slug.py"].endswith("return title.lower()\n")
+    assert found.tokens == 30
+    assert "this fails:" in asked[1].own
+    assert "FAILED tests/test_slug.py::test_it" in asked[1].own
+    # Its own change is shown, and is there already.
+    assert "+# Slugs" in asked[1].own
+    # Whoever goes on after a crash asks nobody again, and runs nothing again.
+    runs = len(world.backend.runs)
+    assert await authors.propose(await sitting(world), member(council, "assisted"), step="draft/x/change") == found
+    assert (len(asked), len(world.backend.runs)) == (2, runs)
+
+
+@pytest.mark.rule("MB-46")
+async def test_assisted_author_is_refused_what_is_no_valid_code():
+    agents, asked = replying(BROKEN, SLUG)
+    world, council = await begun(agents, "assisted")
+    found = await authors.propose(council, member(council, "assisted"), step="draft/x/change")
+    assert (await files_of(world, found))["text/slug.py"].endswith("return title.lower()\n")
+    assert "is no valid Python any more: line 2" in asked[1].own
+    assert len(asked) == 2
+
+
+@pytest.mark.rule("MB-46")
+@pytest.mark.parametrize(("replies", "asked_for"), [((README,), 3), ((README, "no code at all"), 2)])
+async def test_assisted_author_hands_in_what_it_has_where_it_comes_no_further(replies: Any, asked_for: int):
+    agents, asked = replying(*replies)
+    world, council = await begun(agents, "assisted")
+    found = await authors.propose(council, member(council, "assisted"), step="draft/x/change")
+    assert (await files_of(world, found))["README.md"] == "# Slugs\n"
+    assert len(asked) == asked_for
+
+
+@pytest.mark.rule("MB-46")
+async def test_assisted_author_mends_four_times_at_most():
+    many = tuple(README.replace("# Slugs", f"# Slugs {number}") for number in range(9))
+    agents, asked = replying(*many)
+    world, council = await begun(agents, "assisted")
+    found = await authors.propose(council, member(council, "assisted"), step="draft/x/change")
+    assert (await files_of(world, found))["README.md"] == "# Slugs 4\n"
+    assert len(asked) == 5
+
+
+@pytest.mark.rule("MB-46", "CN-28")
+async def test_assisted_author_whose_council_is_over_hands_in_what_is_on_record():
+    agents, asked = replying(README, SLUG)
+    world, council = await begun(agents, "assisted")
+    over = replace(council, is_closing=True)
+    with pytest.raises(ReplyMalformed, match="the council is over"):
+        await authors.propose(over, member(council, "assisted"), step="draft/x/change")
+    assert not asked
+    found = await authors.propose(council, member(council, "assisted"), step="draft/x/change")
+    over = replace(await sitting(world), is_closing=True)
+    assert await authors.propose(over, member(council, "assisted"), step="draft/x/change") == found
+
+
+@pytest.mark.rule("MB-46", "CN-41")
+@pytest.mark.parametrize("failures", ["FAILED test_ac_2", None])
+async def test_assisted_author_goes_on_with_its_files_or_begins_anew(failures: str | None):
+    stripped = SLUG.replace("title.lower()", "title.lower().strip()")
+    stripped = stripped.replace("raise NotImplementedError", "return title.lower()")
+    agents, asked = replying(SLUG, stripped if failures else SLUG.replace("# Slugs", "# Others"))
+    world, council = await begun(agents, "assisted")
+    author = member(council, "assisted")
+    first = await authors.propose(council, author, step="draft/x/change")
+    new = await authors.mend(
+        await sitting(world), author, step="repair/1/x", old=first.candidate, failures=failures, draw=1
+    )
+    assert new is not None
+    tree = await files_of(world, new)
+    assert tree["text/slug.py"].endswith("title.lower().strip()\n" if failures else "title.lower()\n")
+    assert ("FAILED test_ac_2" in asked[1].own) == bool(failures)
+    assert ("raise NotImplementedError" in asked[1].shared) == (failures is None)

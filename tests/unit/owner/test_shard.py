@@ -180,6 +180,25 @@ async def test_story_that_cannot_be_read_does_not_hold_up_the_others():
         await town.until(lambda: again.status().stories == (TWO,), within_s=10)
 
 
+@pytest.mark.rule("EV-30")
+async def test_damaged_story_is_looked_at_again_however_often_it_was_damaged_and_goes_on_once_it_is_restored():
+    log = Unreadable()
+    town = Town(log=log)
+    task = asyncio.create_task(town.shard().run())
+    await town.create(ONE)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    log.broken = STREAM_ONE
+    again = town.shard(incarnation="a2")
+    async with running(again):
+        # Far more looks than the three defects after which a story is left alone.
+        await town.pass_time(90)
+        assert (again.status().stories, again.status().left_alone) == ((), {})
+        log.broken = None
+        await town.until(lambda: again.status().stories == (ONE,), within_s=60)
+    assert "StoryParked" not in await town.types(ONE)
+
+
 class Outage(MemoryEventLog):
     """The store does not answer for a while."""
 
@@ -206,6 +225,32 @@ async def test_outage_of_the_store_is_waited_out():
         assert (again.status().stories, alive.done()) == ((), False)
         log.is_down = False
         await town.until(lambda: again.status().stories == (ONE,), within_s=10)
+
+
+class Broken(MemoryEventLog):
+    """Asked for its open streams, the log fails so often in this way."""
+
+    errors: list[Exception] = []
+
+    async def open_streams(self) -> list[StreamId]:
+        if self.errors:
+            raise self.errors.pop(0)
+        return await super().open_streams()
+
+
+async def test_duty_that_fails_is_logged_once_a_defect_with_its_place_and_an_outage_without(
+    caplog: pytest.LogCaptureFixture,
+):
+    log = Broken()
+    log.errors = [*[StoreUnavailable("the log does not answer")] * 3, *[ZeroDivisionError("nobody")] * 3]
+    town = Town(log=log)
+    async with running(town.shard()):
+        await town.until(lambda: not log.errors)
+    told = [record for record in caplog.records if "sweep failed" in record.getMessage()]
+    assert [(record.getMessage().rpartition(": ")[2], bool(record.exc_info)) for record in told] == [
+        ("the log does not answer", False),
+        ("nobody", True),
+    ]
 
 
 async def test_drained_shard_frees_its_stories_and_takes_no_more():

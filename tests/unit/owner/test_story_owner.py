@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from fleet.events.codec import decode
+from fleet.events.plan import CheckpointSaved
 from fleet.events.story import StoryCancelled, StoryClosed, StoryParked
 from fleet.forge.port import Commit, FetchedRepository, StagedRepository
 from fleet.kernel.clock import MemoryClock
@@ -26,10 +27,11 @@ from fleet.kernel.errors import (
     VersionConflict,
 )
 from fleet.kernel.ids import StreamId
+from fleet.owner import story_owner
 from fleet.owner.story_owner import StoryOwner
 from fleet.owner.workbench import Workbench
 from tests.support.bench import World
-from tests.support.story_events import STORY, T0, story
+from tests.support.story_events import STORY, T0, TASK, story
 
 
 class BrokenForge:
@@ -138,6 +140,24 @@ async def test_cancelled_story_needs_no_owner():
     assert (await world.types())[-1] == "StoryCancelled"
 
 
+async def test_work_that_changes_nothing_parks_the_story_instead_of_being_done_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A procedure that records nothing is a defect of ours, which no port can make: the table of them has one here."""
+    world, bench, forge = await bench_of(FleetError("nobody gets so far"))
+    calls = 0
+
+    async def nothing(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    for intent in list(story_owner._PROCEDURES):  # noqa: SLF001
+        monkeypatch.setitem(cast("dict[Any, Any]", story_owner._PROCEDURES), intent, nothing)  # noqa: SLF001
+    park = await until_parked(world, StoryOwner(bench))
+
+    assert (park.cause, "changed nothing" in park.detail, calls, forge.calls) == ("stuck", True, 1, 0)
+
+
 async def test_outage_is_tried_three_times_before_the_story_parks():
     world, bench, forge = await bench_of(SandboxUnavailable("no sandbox answers"))
     park = await until_parked(world, StoryOwner(bench))
@@ -230,3 +250,15 @@ async def test_owner_asks_again_by_itself_when_nobody_answers_and_parks_after_th
     types = [t for t in await world.types() if t.startswith("Approval")]
     assert types == ["ApprovalRequested", "ApprovalExpired"] * 3
     assert park.cause == "approval_unanswered"
+
+
+@pytest.mark.rule("PL-47")
+@pytest.mark.parametrize(("hours", "saved"), [(2, 1), (0, 0)])
+async def test_tree_that_was_worked_on_for_half_an_hour_is_a_checkpoint_before_the_work_goes_on(hours: int, saved: int):
+    log = story(until="build").task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
+    world = World(clock=MemoryClock(log.events[-1].ts_ms + hours * 3_600_000))
+    await log.write_to(world.log)
+    # Nobody answers for the seats of its council, so that the story parks.
+    await until_parked(world, StoryOwner(await world.bench()))
+    points = [p for p in map(decode, await world.events()) if isinstance(p, CheckpointSaved)]
+    assert [(p.note, p.task_states[TASK]) for p in points] == [("after 1800 s of work", "implementing")] * saved

@@ -201,3 +201,16 @@ def test_story_over_a_limit_is_told():
     problems = read_proposal(value(STORY | {"title": "x" * 201}), found(is_empty=False), is_empty=False, config=COACH)
     assert isinstance(problems, tuple)
     assert problems[0].startswith("story 0: ")
+
+
+@pytest.mark.rule("PL-54")
+def test_answer_about_the_whole_stands_in_every_story_but_the_skeleton():
+    story = {"title": "As a user, I want a cart so that I can pay", "description": "A cart.", "depends_on": []}
+    criteria = ["Given a cart, when I add a book, then it has one book"]
+    asked = {"requirements": ["a cart"], "questions": ["In which currency?"]}
+    stories = [{**story, "acceptance_criteria": criteria}]
+    read = read_proposal(asked | {"stories": stories}, found(), is_empty=True, config=COACH)
+    assert isinstance(read, DiscoveryProposal)
+    answered = with_answers(read, {"qu-1": "euros only"})
+    assert [s.description.endswith("\n\nIn which currency? euros only") for s in answered.stories] == [False, True]
+    assert answered.unanswered == ()

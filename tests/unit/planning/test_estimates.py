@@ -68,7 +68,7 @@ def test_median_is_on_the_scale_and_between_the_halves(values: list[int]) -> Non
 def test_shipped_planning_config_has_the_values_of_the_rules() -> None:
     derivation = PLANNING.derivation
     assert (derivation.attempts, derivation.wait_s, derivation.temperature) == (3, 5, "0.3")
-    assert (derivation.max_output_tokens, derivation.timeout_s) == (2048, 120)
+    assert (derivation.max_output_tokens, derivation.timeout_s) == (None, 120)
     assert (str(derivation.tasks), str(derivation.keywords), str(derivation.estimated_hours)) == (
         "1..8",
         "2..5",
@@ -77,7 +77,7 @@ def test_shipped_planning_config_has_the_values_of_the_rules() -> None:
     assert (PLANNING.execution.max_parallel_tasks, PLANNING.artifacts) == (4, "on")
     assert (CONFIG.scale, CONFIG.max_rounds) == ((1, 2, 3, 5, 8, 13, 21), 3)
     timeouts = PLANNING.ceremonies["backlog_review"].timeouts
-    assert (timeouts.step_s, timeouts.step_max_s, timeouts.ceremony_max_s) == (60, 3600, 86400)
+    assert timeouts.step_max_s == 3600
 
 
 @pytest.mark.rule("PL-53")

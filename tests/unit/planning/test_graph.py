@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.planning.execution import PlanBlocker, is_plan_complete, plan_blockers, ready_tasks, startable_tasks
+from fleet.planning.execution import is_plan_complete, ready_tasks, startable_tasks
 from fleet.planning.graph import (
     PlanEdge,
     PlanNode,
@@ -215,31 +215,3 @@ def test_glob_must_stay_inside_the_repository(glob: str, is_allowed: bool) -> No
 )
 def test_plan_is_complete_when_all_are_terminal_and_one_is_done(states: list[str], is_complete: bool) -> None:
     assert is_plan_complete({str(i): s for i, s in enumerate(states)}) is is_complete
-
-
-@pytest.mark.rule("PL-45", "PL-46")
-def test_stalled_plan_names_every_blocker() -> None:
-    plan, needs = nodes("a", "b", "c", "d"), edges("b<a", "c<b")
-    states = {"a": "cancelled", "b": "todo", "c": "todo", "d": "implementing"}
-    found = plan_blockers(plan, needs, states=states, obstacles={"d": "task_parked"})
-    assert found == (
-        PlanBlocker("b", "unmet_dependency", ("a",)),
-        PlanBlocker("c", "unmet_dependency", ("b",)),
-        PlanBlocker("d", "task_parked"),
-    )
-
-
-@pytest.mark.rule("PL-45")
-def test_plan_that_works_or_waits_is_not_stalled() -> None:
-    plan, needs = nodes("a", "b"), edges("b<a")
-    stuck = {"a": "cancelled", "b": "todo"}
-    assert plan_blockers(plan, needs, states=stuck)
-    assert not plan_blockers(plan, needs, states={"a": "implementing", "b": "todo"})
-    assert not plan_blockers(plan, needs, states={"a": "done", "b": "todo"})
-    assert not plan_blockers(plan, needs, states={"a": "done", "b": "done"})
-    parked = {"a": "qa_testing", "b": "todo"}
-    assert plan_blockers(plan, needs, states=parked, obstacles={"a": "budget_exhausted"})
-    assert not plan_blockers(plan, needs, states=parked, obstacles={"a": "task_parked"}, waiting=["a"])
-    assert not plan_blockers(plan, needs, states=parked, obstacles={"a": "task_parked"}, busy=["a"])
-    ready = {"a": "todo", "b": "todo"}
-    assert plan_blockers(plan, needs, states=ready, obstacles={"a": "missing_role"})[0].reason == "missing_role"

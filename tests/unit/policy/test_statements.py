@@ -30,6 +30,13 @@ SQL_READS = [
     "EXPLAIN SELECT 1",
     "EXPLAIN (ANALYZE) SELECT 1",
     "SELECT updated, deleted FROM inserts",
+    "SELECT execute FROM t",
+    "SELECT current_user, now(), coalesce(a, 1), pg_catalog.count(*) FILTER (WHERE b) OVER (PARTITION BY c) FROM t",
+    "SELECT \"count\"(DISTINCT a), string_agg(b, ',') FROM t GROUP BY GROUPING SETS ((a), ()) HAVING sum(a) > 1",
+    "SELECT a::regclass, CAST(b AS int), c ->> 'x', EXTRACT(epoch FROM now()) FROM generate_series(1, 3) g(c)",
+    "EXPLAIN (ANALYZE, FORMAT json, COSTS off) SELECT 1",
+    "EXPLAIN ANALYZE VERBOSE WITH x AS (SELECT 1) SELECT * FROM x",
+    "SELECT a$$, b$$ FROM t",
 ]
 SQL_WRITES = [
     "INSERT INTO t VALUES (1)",
@@ -57,6 +64,27 @@ SQL_WRITES = [
     "SELECT lo_import('/etc/passwd')",
     "SELECT pg_advisory_lock (1)",
     "CALL p()",
+    'SELECT "pg_terminate_backend"(1)',
+    "SELECT pg_catalog.\"pg_read_file\"('/etc/passwd')",
+    "SELECT \"dblink_exec\" ('x', 'y')",
+    r'SELECT U&"\0070g_sleep"(1)',
+    "EXPLAIN ANALYZE UPDATE t AS x SET a = 1",
+    "EXPLAIN (ANALYZE) UPDATE t AS x SET a = 1",
+    "EXPLAIN SELECT * INTO u FROM t",
+    "SELECT * FROM pg_sleep(1)",
+    "SELECT * FROM ROWS FROM (pg_sleep(1)) AS x",
+    "SELECT x.a FROM t, LATERAL (SELECT pg_sleep(1)) x",
+    "SELECT ts_stat('SELECT evil()')",
+    "SELECT cron.schedule('x', 'y')",
+    "SELECT evil.count(1)",
+    "SELECT * FROM evil.count(1)",
+    "SELECT a.b.count(1)",
+    "SELECT 1 -- x\r, pg_sleep(5)",
+    "SELECT a$$, pg_sleep(1), b$$ FROM t",
+    r"SELECT e'\'', pg_sleep(1), ''",
+    "SELECT a OPERATOR(evil.+) b FROM t",
+    "SELECT convert(1), if(1), to_file(1)",
+    "EXPLAIN (ANALYZE /* */) SELECT 1",
 ]
 SQL_REFUSED = [
     "",
@@ -86,6 +114,11 @@ SQL_REFUSED = [
     "/* open SELECT 1",
     "/* a /* b */ SELECT 1",
     "\\! ls",
+    "EXPLAIN ANALYZE EXECUTE a",
+    "SELECT 1\x0b",
+    "SELECT\u00a01",
+    "SELECT " + "(" * 5000 + "1" + ")" * 5000,
+    "SHOW a; DROP TABLE t",
 ]
 
 

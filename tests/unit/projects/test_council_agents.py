@@ -188,9 +188,9 @@ async def test_roster_may_name_the_agent_with_its_own_policy_alone():
         ({"role": "butler"}, "role", "no assignable role 'butler'"),
         ({"role": "po"}, "role", "no assignable role 'po'"),
         ({"model_policy": "lavish"}, "model_policy", "no policy 'lavish'; allowed are"),
-        ({"model_policy": ""}, "model_policy", "no policy ''"),
+        ({"model_policy": ""}, "model_policy", "at least 1 character"),
         ({"persona": "x" * 1001}, "persona", "at most 1000 characters"),
-        ({"persona": ["x"]}, "persona", "is a text"),
+        ({"persona": ["x"]}, "persona", "valid string"),
     ],
 )
 async def test_agent_that_nobody_could_serve_is_refused_and_not_recorded(

@@ -20,7 +20,9 @@ from fleet.kernel.ids import CommandId, EntityId, Principal, StoryId, StreamId, 
 from fleet.log.port import Command
 from fleet.models.port import AgentRequest
 from fleet.planning.project_state import DEFAULT_PROJECT
-from fleet.projects.project_owner import ProjectOwner
+from fleet.planning.project_text import ProjectChanges
+from fleet.projects.project_commands import CreateProject, UpdateProject
+from fleet.projects.project_owner import ProjectOwner, parse_project_command
 from tests.support.bench import STORY_TEXT, ScriptedAgents, World
 from tests.support.damaged import DamagedLog
 from tests.support.town import Town, running
@@ -37,6 +39,42 @@ STORIES = [
         "depends_on": [],
     }
 ]
+WHY = "nobody needs it any more"
+QUEUED: dict[str, tuple[str, dict[str, Any]]] = {
+    "project is created": ("create_project", {"project": TEXT | {"repo": {"url": "/srv/shop"}, "constraints": {}}}),
+    "project is archived": ("update_project", {"changes": {"status": "archived"}}),
+    "epic is created": ("create_epic", {"epic": {"title": "Cart", "description": "", "goal": "", "priority": 5}}),
+    "epic is edited": ("update_epic", {"epic_id": "ep-1", "changes": {"title": "Cart"}, "reason": ""}),
+    "epic is cancelled": ("update_epic", {"epic_id": "ep-1", "changes": {"status": "cancelled"}, "reason": WHY}),
+    "front asks": ("discover", {"goal": GOAL, "language": "en", "is_empty": False}),
+    "goal is run": ("discover", {"goal": GOAL, "is_empty": True, "model": "mock"}),
+    "question is answered": ("answer_discovery", {"discovery_id": "di-1", "answers": {"qu-1": "shopper"}}),
+    "proposal is accepted": ("accept_discovery", {"discovery_id": "di-1", "note": ""}),
+    "proposal is accepted by a run": ("accept_discovery", {"discovery_id": "di-1", "note": "ok", "rigor": "L0"}),
+    "proposal is rejected": ("reject_discovery", {"discovery_id": "di-1", "reason": WHY}),
+    "review is opened": ("open_ceremony", {"story_ids": ["st-1", "st-2"]}),
+    "review is of others": ("choose_ceremony_stories", {"ceremony_id": "ce-1", "story_ids": ["st-1"]}),
+    "review is started": ("start_ceremony", {"ceremony_id": "ce-1"}),
+    "story is approved": (
+        "decide_ceremony_story",
+        {
+            "ceremony_id": "ce-1",
+            "story_id": "st-1",
+            "approve": True,
+            "po_notes": WHY,
+            "priority_adjustment": "HIGH",
+            "priority_reason": WHY,
+            "plan_of": "qa",
+        },
+    ),
+    "story is rejected": (
+        "decide_ceremony_story",
+        {"ceremony_id": "ce-1", "story_id": "st-1", "approve": False, "reason": WHY},
+    ),
+    "review is completed": ("complete_ceremony", {"ceremony_id": "ce-1", "by": "a field of a later version"}),
+    "review is cancelled": ("cancel_ceremony", {"ceremony_id": "ce-1", "reason": WHY}),
+}
+"""Bodies as version 1.0 queued them, by what they are for."""
 
 
 def command(name: str, body: dict[str, Any], *, project: str = SHOP, who: Principal = ANA, key: str = "") -> Command:
@@ -91,7 +129,11 @@ async def test_refused_command_records_nothing():
         await do(owner, "create_project", {"project": TEXT}, who=DEV)
     with pytest.raises(InvalidInput) as refused:
         await do(owner, "create_project", {"project": {"title": "", "default_rigor": "L9", "colour": "red"}})
-    assert {p["pointer"] for p in refused.value.details["problems"]} == {"/title", "/default_rigor", "/colour"}
+    assert {p["pointer"] for p in refused.value.details["problems"]} == {
+        "/project/title",
+        "/project/default_rigor",
+        "/project/colour",
+    }
     for wrong in ("no mapping", TEXT | {"default_lifecycle": "waterfall"}, TEXT | {"constraints": {"ratio": 0.5}}):
         with pytest.raises(InvalidInput):
             await do(owner, "create_project", {"project": wrong})
@@ -140,7 +182,7 @@ async def test_epic_is_archived_or_cancelled_by_a_person_and_then_stays_so():
     done = await do(
         owner, "update_epic", {"epic_id": epic, "changes": {"status": "archived"}, "reason": "not needed now"}
     )
-    assert done["epic_id"] == epic
+    assert (done["epic_id"], done["status"]) == (epic, "archived")
     assert (await world.projects.epic(epic)).status == "archived"
     with pytest.raises(InvalidTransition, match="is archived"):
         await do(owner, "update_epic", {"epic_id": epic, "changes": {"title": "Other"}}, key="late")
@@ -369,6 +411,39 @@ async def test_two_owners_ask_the_model_once():
     assert len(agents.asked) == 1
 
 
+@pytest.mark.rule("EV-30", "AP-2")
+@pytest.mark.parametrize("which", QUEUED)
+def test_body_of_an_earlier_version_is_read_and_asks_for_the_same(which: str):
+    name, body = QUEUED[which]
+    sent = parse_project_command(name, body)
+    assert sent.command == name
+    assert sent.body() == {key: value for key, value in body.items() if key in type(sent).model_fields}
+    assert parse_project_command(name, sent.body()) == sent
+
+
+@pytest.mark.rule("GL-15")
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("answer_discovery", {"discovery_id": "di-1"}, "answers is a mapping of question ids to texts"),
+        ("reject_discovery", {"discovery_id": "di-1", "reason": " no "}, "reason has 2 characters; write 10 to 4,000"),
+        ("cancel_ceremony", {"ceremony_id": "ce-1"}, "reason has 0 characters; write 10 to 4,000"),
+        ("create_epic", {"epic": {"title": "a\x00b"}}, "create_epic is wrong: /epic/title: Value error, control "),
+    ],
+)
+def test_wrong_body_is_told_in_a_sentence(name: str, body: dict[str, Any], said: str):
+    with pytest.raises(InvalidInput) as refused:
+        parse_project_command(name, body)
+    assert refused.value.message.startswith(said)
+
+
+@pytest.mark.rule("GL-7")
+async def test_texts_are_kept_in_nfc():
+    world = World()
+    await do(world.project_owner(), "create_project", {"project": TEXT | {"title": "Cafe\u0301"}})
+    assert (await world.projects.project(SHOP)).title == "Caf\u00e9"
+
+
 async def test_project_that_another_owner_is_at_is_left_for_later():
     world = World()
     await world.leases.claim(StreamId(f"project:{SHOP}"), "council:9/z", ttl_s=15)
@@ -379,13 +454,14 @@ async def test_project_that_another_owner_is_at_is_left_for_later():
 async def test_commands_on_projects_come_by_the_queue_of_the_shards():
     town = Town()
     async with running(town.shard()):
-        asked = town.projects.require(SHOP, "create_project", {"project": TEXT}, principal=ANA, key="key-12345")
+        sent = CreateProject.model_validate({"project": TEXT})
+        asked = town.projects.require(SHOP, sent, principal=ANA, key="key-12345")
         task = asyncio.create_task(asked)
         await town.until(task.done)
         assert task.result()["project_id"] == SHOP
         refused = asyncio.create_task(
-            town.projects.require(SHOP, "create_epic", {"epic": {}}, principal=ANA, key="key-23456")
+            town.projects.require(SHOP, UpdateProject(changes=ProjectChanges()), principal=ANA, key="key-23456")
         )
         await town.until(refused.done)
-        with pytest.raises(FleetError, match="title"):
+        with pytest.raises(FleetError, match="at least one field"):
             refused.result()

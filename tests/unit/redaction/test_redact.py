@@ -14,8 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fleet.redaction.high_entropy import MIN_CHARS, is_high_entropy
 from fleet.redaction.redact import find_spans, placeholder, redact
-from fleet.redaction.secret_patterns import KINDS
+from fleet.redaction.secret_patterns import KINDS, PROVIDER_FORMS
 from tests.support.secrets import NAMED, SAMPLES, PlantedSecret, planted
 
 PLANTED = list(planted())
@@ -193,6 +194,16 @@ def test_random_tokens_are_found(alphabet: str) -> None:
     assert sum(bool(find_spans(f"x {token} y")) for token in tokens) >= 980
 
 
+@pytest.mark.rule("CX-71")
+@pytest.mark.parametrize(("chars", "least"), [(23, 0), (24, 860), (28, 940), (32, 975), (40, 995)])
+def test_share_of_random_tokens_that_is_found_is_as_measured(chars: int, least: int) -> None:
+    draw = random.Random(5)
+    alphabet = string.ascii_letters + string.digits
+    tokens = ["".join(draw.choices(alphabet, k=chars)) for _ in range(1000)]
+    count = sum(is_high_entropy(token) for token in tokens)
+    assert (count == 0) if chars < MIN_CHARS else least <= count, count
+
+
 @pytest.mark.rule("CX-71", "CX-73")
 def test_names_of_a_large_source_tree_are_hardly_ever_taken_for_secrets() -> None:
     root = Path(sysconfig.get_paths()["stdlib"])
@@ -313,3 +324,52 @@ def test_value_goes_out_and_nothing_else(text: str, secret: str) -> None:
 )
 def test_value_that_is_none_stays(text: str) -> None:
     assert redact(text) == (text, ())
+
+
+def _drawn(form: str, draw: random.Random) -> str:
+    """A text that the expression takes: classes of characters with numbers of them, and what stands for itself."""
+    made = ""
+    for chars, least, _, escaped in re.findall(
+        r"\[([^]]+)\]\{(\d+)(,\d+)?\}|(\\\.|[-_X])", re.sub(r"\(\?:.*?\)\?", "", form)
+    ):
+        if escaped:
+            made += escaped[-1]
+            continue
+        every = re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), chars)
+        made += "".join(draw.choices([c for c in every if c.isalnum()], k=int(least)))
+    return made
+
+
+@pytest.mark.rule("CX-67", "CX-73")
+@pytest.mark.parametrize(("start", "rest"), PROVIDER_FORMS, ids=lambda part: part[:12])
+def test_every_token_of_a_provider_is_found_wherever_it_stands(start: str, rest: str) -> None:
+    draw = random.Random(f"{start}{rest}")
+    for _ in range(20):
+        token = start + _drawn(rest, draw)
+        for text in (f"x {token} y", f'{{"a": "{token}"}}', f"A={token}\n", f"https://a.test/?a={token}&b=1"):
+            assert token not in redact(text).text, text
+        assert token[:-3] in redact(f"x {token[:-3]} y").text or "REDACTED" in redact(f"x {token[:-3]} y").text
+
+
+@pytest.mark.rule("CX-65", "CX-67")
+@pytest.mark.parametrize(
+    "token",
+    ["glft-" + "a1B2c3D4e5F6g7H8i9J0", "gloas-" + "ab12" * 16, "GR1348941" + "a1B2c3D4e5F6g7H8i9J0"],
+)
+def test_further_tokens_of_gitlab_are_found(token: str) -> None:
+    assert redact(f"x {token} y").text == "x [REDACTED:GITLAB] y"
+
+
+def test_token_of_terraform_is_found_by_its_middle() -> None:
+    assert "z9" * 32 not in redact("token q9jemr3yq92f0e.atlasv1." + "z9" * 32).text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SKIPPED key-value pul-request LTAI sgp_ v1.0-beta aio_read key-" + "ab" * 8,
+        "class SKeleton: dp.pt.x = pnu_count",
+    ],
+)
+def test_words_that_begin_like_a_token_stay(text: str) -> None:
+    assert redact(text).text == text

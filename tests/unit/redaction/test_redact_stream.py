@@ -78,11 +78,14 @@ def pieces_of(text: str, cuts: list[int]) -> list[str]:
 @example("x\nto\u212aen=abc123XYZ9\nİ", [2])
 @example("access.key: |\n  s3cr3t9x\n" + "lorem ipsum dolor\n" * 60, [40])
 @example('"password: |\\n  x\ny"', [])
+@example("access.key: |\n  s3cr3t9x\n+{}" + _KEY + "\n" + "A1b2" * 16 + "\n", [0])
+@example("password: |\n  <yours>\n  token: |\n    s3cr3t9x\n  +" + _KEY + "\n", [12, 20])
 def test_stream_equals_the_redaction_of_its_whole(text: str, cuts: list[int]) -> None:
     assert streamed(*pieces_of(text, cuts)) == redact(text).text
 
 
 @pytest.mark.wide
+@pytest.mark.timeout(900)
 @pytest.mark.rule("CX-75")
 @given(TEXTS, CUTS, st.integers(1, 40))
 @settings(max_examples=15_000, suppress_health_check=list(HealthCheck))

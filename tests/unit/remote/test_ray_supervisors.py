@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fleet.kernel.errors import FleetError, SandboxUnavailable, ToolTimeout
-from fleet.kernel.ids import RunKey, StoryId
-from fleet.policy.runs.spec import RepoMount, RunSpec
+from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.policy.runs.spec import LiveFolder, RepoMount, RunSpec
 from fleet.remote.nodes import NodeView, NodeWatch
 from fleet.remote.ports import RaySandbox
 from fleet.remote.supervisors import RayPeers, SearchPatience, Supervisors
@@ -43,6 +43,7 @@ class Ray:
         self.nodes = 3
         self.answers: dict[str, Callable[[], object]] = {}
         self.seen: list[tuple[str, str]] = []
+        self.folder_at = ""
 
     async def call(self, name: str, method: str, *args: Any, **kwargs: Any) -> object:
         self.seen.append((name, method))
@@ -50,6 +51,8 @@ class Ray:
             raise gone(name)
         if name in self.answers:
             return self.answers[name]()
+        if method == "keeps":
+            return name == self.folder_at
         return self.listed if method == "supervisors" else name
 
     async def has_several(self) -> bool:
@@ -98,6 +101,42 @@ async def test_run_and_what_is_asked_of_it_go_to_the_supervisor_that_its_key_bel
 async def test_run_with_a_repository_stays_with_the_home(ray: Ray) -> None:
     assert await run(ray.sandbox(), key_for(FAR), WITH_REPOSITORY) == HOME
     assert ray.asked("supervisors") == []
+
+
+def in_session(number: int) -> RunSpec:
+    """A run of a work session."""
+    root = Digest("sha256:" + "0" * 64)
+    return RunSpec(argv=("true",), folder=LiveFolder(story=STORY, session=f"draft/{number}", root=root))
+
+
+@pytest.mark.rule("RC-26")
+async def test_runs_of_a_work_session_stay_on_one_node_when_others_come(ray: Ray) -> None:
+    ray.listed = [HOME, NEAR]
+    sandbox = ray.sandbox(ray.supervisors(fresh_s=0))
+    keys = (key_for(HOME), key_for(NEAR), key_for(FAR))
+    seats = {n: {await run(sandbox, key, in_session(n)) for key in keys} for n in range(12)}
+    assert {len(names) for names in seats.values()} == {1}
+    assert set.union(*seats.values()) == {HOME, NEAR}
+    ray.listed = list(ALL)
+    for n, names in seats.items():
+        assert {await run(sandbox, key, in_session(n)) for key in keys} == names
+    # A caller that knows nothing yet asks who has the folder.
+    ray.folder_at = FAR
+    assert {await run(ray.sandbox(), key, in_session(0)) for key in keys} == {FAR}
+
+
+@pytest.mark.rule("RC-26", "RC-27")
+async def test_work_session_moves_when_its_node_is_dead_and_stays_where_it_came_to(ray: Ray) -> None:
+    sandbox, keys = ray.sandbox(ray.supervisors(fresh_s=0)), (key_for(HOME), key_for(NEAR), key_for(FAR))
+    ray.folder_at = NEAR
+    assert await run(sandbox, keys[2], in_session(1)) == NEAR
+    ray.dead.add(NEAR)
+    ray.listed, ray.folder_at = [HOME, FAR], ""
+    (moved,) = {await run(sandbox, key, in_session(1)) for key in keys}
+    assert moved in (HOME, FAR)
+    ray.dead.clear()
+    ray.listed = list(ALL)
+    assert {await run(sandbox, key, in_session(1)) for key in keys} == {moved}
 
 
 @pytest.mark.rule("RC-27")

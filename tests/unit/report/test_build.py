@@ -16,6 +16,7 @@ from fleet.events.envelope import GENESIS_HASH
 from fleet.events.payload import Payload
 from fleet.events.plan import PlanRejected
 from fleet.events.step import StepFinished, StepResolved, StepStarted
+from fleet.events.story import StoryCancelled
 from fleet.events.task import TaskEstimated
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import InvalidInput
@@ -364,6 +365,9 @@ def test_waiting_for_people_counts_open_approvals_and_parks_once() -> None:
         human_wait_ms(log.wait(50_000).add(samples()["StoryParked"]).wait(1000).add(created_answer()).decoded) == 12_000
     )
     assert human_wait_ms([]) == 0
+    last_ms = log.events[-1].ts_ms
+    assert human_wait_ms(log.decoded, now_ms=last_ms + 5000) == 17_000
+    assert human_wait_ms(log.add(StoryCancelled(reason="no use")).decoded, now_ms=last_ms + 90_000) < 17_000
 
 
 def created_answer() -> Payload:

@@ -36,9 +36,9 @@ from fleet.story.allowance import (
     allow_call,
     budget_lines,
     exhaustion_of,
-    is_over_budget,
     limits_of,
     require_room,
+    used_up,
 )
 from fleet.story.budgets import ScopeUsage
 from fleet.story.commands.budgets import ConsentNeeded, change_of, parse_scope, request_raise, set_budget
@@ -294,8 +294,12 @@ def test_limits_are_those_that_were_set_and_a_council_has_those_it_was_opened_wi
 @pytest.mark.rule("MB-25", "RT-30")
 def test_used_up_limits_close_the_story_for_runs_and_for_calls_of_others() -> None:
     state = state_with(started("a"), finished("a"))
-    assert is_over_budget(state, limited(tokens=300), role="qa", task_id=None, now_ms=0)
-    assert not is_over_budget(state, limited(tokens=301), role="qa", task_id=None, now_ms=0)
+    over = used_up(state, limited(tokens=300), role="qa", task_id=None, now_ms=0)
+    assert over is not None
+    assert "the story budget of 300 tokens is used up (300 used)" in over.message
+    assert used_up(state, limited(tokens=301), role="qa", task_id=None, now_ms=0) is None
+    held = state_with(started("a"), finished("a"), started("b"))
+    assert used_up(held, limited(tokens=301), role="qa", task_id=None, now_ms=0) is None
     require_room(state, limited(tokens=300), task_id=None, now_ms=0, quantities=("wall_ms",))
     with pytest.raises(BudgetExceeded):
         require_room(state, limited(tokens=300), task_id=None, now_ms=0)

@@ -25,6 +25,8 @@ QUEUED: dict[str, tuple[str, dict[str, Any]]] = {
     "story is unparked": ("unpark", {"note": "continued by fleet resume"}),
     "story is cancelled": ("cancel", {"reason": WHY}),
     "story is archived": ("archive_story", {"reason": WHY}),
+    "dimension is waived": ("waive_dimension", {"dimension": "lint", "reason": WHY, "days": 3}),
+    "criterion is waived": ("waive_criterion", {"ac_id": "ac-2", "reason": WHY}),
     "tree is restored": ("restore_story", {"checkpoint": "12", "reason": WHY}),
     "decision is proposed": (
         "propose_decision",

@@ -9,13 +9,34 @@ import pytest
 
 from fleet.events.approval import Subject
 from fleet.events.report import ReportGenerated, Traceability
-from fleet.events.story import Finding, GuardResult, QuestionAnswered, QuestionRaised, StoryEdited, StoryScored, Topic
-from fleet.kernel.ids import EntityId
+from fleet.events.story import (
+    CriterionWaived,
+    Finding,
+    GuardResult,
+    QuestionAnswered,
+    QuestionRaised,
+    StoryEdited,
+    StoryParked,
+    StoryScored,
+    StoryStarted,
+    StoryUnparked,
+    Topic,
+)
+from fleet.events.workspace import CriterionTest, WorkspaceReported
+from fleet.kernel.errors import FleetError, InvalidTransition, NotFound, PolicyDenied
+from fleet.kernel.ids import EntityId, Principal
 from fleet.story.approvals import subject_of, valid_grant
-from fleet.story.guards import GUARDS, GuardContext, evaluate
+from fleet.story.commands.command import Caller
+from fleet.story.commands.gates import WaiveCriterion
+from fleet.story.commands.request_approval import criteria_facts
+from fleet.story.guards import GUARDS, GuardContext, evaluate, shown_criteria, words_of_tests
+from fleet.story.intents import Park
+from fleet.story.plan import plan
 from fleet.story.state import StoryState
 from tests.support.rules import fsm
 from tests.support.story_events import (
+    AC_1,
+    AC_2,
     CONTENT,
     DECISION,
     DESIGN_COUNCIL,
@@ -28,6 +49,7 @@ from tests.support.story_events import (
     StoryLog,
     decision_payload,
     digest,
+    facts,
     story,
     subject,
 )
@@ -320,3 +342,118 @@ def test_subject_of_each_gate_is_what_it_is_about_now():
     empty = story(until="created").state
     for name in ("approve_design", "qa_passed", "docs_ready", "accept_warning"):
         assert subject_of(empty, fsm().gate("agile", name)) is None
+
+
+WHY = "it was looked at by hand"
+SHOWN_1 = CriterionTest(test="test_ac_1", source="independent", council_id=EntityId("co-code1"))
+
+
+def bound_story(*, until: Any = "docs", shown: tuple[CriterionTest, ...] = (SHOWN_1,)) -> StoryLog:
+    """A story under evidence rules 1 whose tree shows the first criterion alone."""
+    log = story(until=until)
+    start = log.state.start
+    assert start is not None
+    assert log.state.tree is not None
+    log.add(StoryStarted(**{**start.model_dump(), "evidence_rules": 1}))
+    report = log.state.reports[log.state.tree]
+    log.add(WorkspaceReported(**{**report.model_dump(), "criteria": {AC_1: shown}}))
+    none = Traceability(linked=1, total=1)
+    return log.add(
+        ReportGenerated(
+            report_id=EntityId("rp-1"),
+            report_digest=digest("r"),
+            as_of=log.version,
+            format="md",
+            stats={},
+            traceability=none,
+        )
+    )
+
+
+def end_row() -> Any:
+    return next(row for row in fsm().lifecycles["agile"].transitions if row.to == "DONE")
+
+
+def guards_of(state: StoryState, row: Any) -> dict[str, GuardResult]:
+    return {g.name: g for g in evaluate(state, GuardContext(config=fsm(), now_ms=NOW, transition=row))}
+
+
+@pytest.mark.rule("LC-98")
+def test_story_does_not_end_over_a_criterion_that_no_test_shows_and_waits_for_a_person():
+    log = bound_story()
+    found = guards_of(log.state, end_row())["criteria_shown"]
+    assert (found.ok, found.message) == (False, f"not shown by any test: {AC_2}")
+    standing = {
+        c["id"]: (c["standing"], [t["test"] for t in c["tests"]]) for c in criteria_facts(log.state, log.state.tree)
+    }
+    assert standing == {AC_1: ("shown", ["test_ac_1"]), AC_2: ("not shown", [])}
+    (park,) = plan(log.state, fsm(), now_ms=NOW)
+    assert isinstance(park, Park)
+    assert (park.cause, f"no test shows {AC_2}: " in park.detail) == ("stuck", True)
+    assert f"`fleet story waive {STORY} {AC_2} --reason TEXT`" in park.detail
+
+
+@pytest.mark.rule("LC-98")
+def test_story_of_before_ends_as_it_would_have_and_is_asked_for_nothing_more():
+    log = story(until="docs")
+    assert "criteria_shown" not in guards_of(log.state, end_row())
+    assert verdict(log.state, "criteria_shown").ok
+    back = next(row for row in fsm().lifecycles["agile"].transitions if row.kind == "loopback")
+    assert "criteria_shown" not in guards_of(bound_story().state, back)
+
+
+@pytest.mark.rule("LC-98")
+def test_person_waives_a_criterion_by_its_name_and_the_parked_story_goes_on():
+    log = bound_story()
+    (park,) = plan(log.state, fsm(), now_ms=NOW)
+    assert isinstance(park, Park)
+    log.add(StoryParked(cause="stuck", detail=park.detail))
+    waived, unparked = WaiveCriterion(ac_id=AC_2, reason=WHY).decide(log.state, facts())
+    assert isinstance(waived, CriterionWaived)
+    assert (waived.by, waived.as_role, waived.reason) == (PO, "po", WHY)
+    assert unparked == StoryUnparked(by=PO, note=WHY, cause="stuck")
+    log.add(waived, unparked)
+    assert guards_of(log.state, end_row())["criteria_shown"].ok
+    assert [c["waived_by"] for c in criteria_facts(log.state, log.state.tree)] == [None, PO]
+    (other,) = [c for c in log.state.content.acceptance_criteria if c.ac_id == AC_2]
+    content = replace(
+        log.state.content, acceptance_criteria=(other.model_copy(update={"text": "Given a new text, then more"}),)
+    )
+    assert not shown_criteria(log.state.with_(content=content), log.state.tree)[0].is_settled
+
+
+QA = Caller(principal=Principal("user:quinn"), roles=frozenset({"qa"}))
+
+
+@pytest.mark.rule("LC-98")
+@pytest.mark.parametrize(
+    ("ac_id", "caller", "kind"),
+    [
+        (AC_1, QA, InvalidTransition),
+        ("ac-none", QA, NotFound),
+        (AC_2, Caller(principal=Principal("user:dev"), roles=frozenset({"developer"})), PolicyDenied),
+        (AC_2, Caller(principal=Principal("agent:reviewer-001"), roles=frozenset({"po"})), PolicyDenied),
+    ],
+)
+def test_waiver_is_refused_of_what_is_shown_unknown_or_not_the_callers(
+    ac_id: str, caller: Caller, kind: type[FleetError]
+):
+    with pytest.raises(kind):
+        WaiveCriterion(ac_id=ac_id, reason=WHY).decide(bound_story().state, facts(caller))
+
+
+@pytest.mark.rule("LC-98")
+def test_waiver_of_one_of_two_leaves_a_story_parked_and_is_not_given_twice():
+    log = bound_story(shown=())
+    log.add(StoryParked(cause="stuck", detail="no test shows them"))
+    (waived,) = WaiveCriterion(ac_id=AC_2, reason=WHY).decide(log.state, facts(QA))
+    assert isinstance(waived, CriterionWaived)
+    assert waived.as_role == "qa"
+    log.add(waived)
+    with pytest.raises(InvalidTransition, match="waived by user:quinn"):
+        WaiveCriterion(ac_id=AC_2, reason=WHY).decide(log.state, facts(QA))
+
+
+def test_tests_of_a_criterion_are_named_with_where_they_come_from():
+    example = CriterionTest(test="test_example_1", source="example")
+    assert words_of_tests((SHOWN_1, example)) == "independent test test_ac_1, given example test_example_1"

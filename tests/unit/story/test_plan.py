@@ -284,6 +284,22 @@ def test_task_is_assigned_once_what_it_depends_on_is_done_and_a_cancelled_one_is
     assert (row.to, row.by) == ("implementing", "system")
 
 
+def test_task_of_higher_priority_starts_first_and_position_decides_among_equals():
+    state = story(until="build").state
+    first = state.tasks[TASK]
+    second = replace(first, task=first.task.model_copy(update={"task_id": EntityId("tk-urgent1"), "depends_on": ()}))
+
+    def starts(first_priority: int, second_priority: int) -> tuple[Intent, ...]:
+        tasks = {
+            one.task.task_id: replace(one, task=one.task.model_copy(update={"priority": priority}))
+            for one, priority in ((first, first_priority), (second, second_priority))
+        }
+        return plan(state.with_(tasks=tasks), fsm(), now_ms=NOW)
+
+    assert starts(2, 1) == (StartTask(task_id=EntityId("tk-urgent1")),)
+    assert starts(1, 2) == starts(1, 1) == (StartTask(task_id=TASK),)
+
+
 def in_task_state(name: str, **changes: Any) -> StoryState:
     state = story(until="task").state
     return state.with_(tasks={**state.tasks, TASK: replace(state.tasks[TASK], state=name, **changes)})
@@ -303,6 +319,15 @@ def in_task_state(name: str, **changes: Any) -> StoryState:
 )
 def test_task_owes_the_work_of_its_state(name: str, intent: Intent):
     assert plan(in_task_state(name), fsm(), now_ms=NOW) == (intent,)
+
+
+@pytest.mark.rule("LC-119", "PL-3")
+def test_work_that_nobody_in_qa_tests_is_measured_before_it_is_put_up_for_acceptance():
+    state = in_task_state("pending_po_approval", candidate_tree=digest("a design"))
+    task = state.tasks[TASK]
+    design = replace(task, task=task.task.model_copy(update={"kind": "design"}))
+    owed = plan(state.with_(tasks={**state.tasks, TASK: design}), fsm(), now_ms=NOW)
+    assert owed == (MeasureTree(tree=digest("a design")),)
 
 
 def escalated(state: StoryState, council_id: EntityId, status: str = "granted") -> StoryState:

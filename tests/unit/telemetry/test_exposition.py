@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from fleet.telemetry.catalogue import CATALOGUE
-from fleet.telemetry.exposition import exposed
 from fleet.telemetry.memory import MemoryMeter
 from fleet.telemetry.sinks.kept_meter import KeptMeter
 
@@ -27,7 +26,7 @@ def test_counter_and_gauge_are_told_with_their_labels_and_those_of_the_process()
     assert meter.text() == (
         "# HELP fleet_http_requests_total Requests that were answered.\n"
         "# TYPE fleet_http_requests_total counter\n"
-        'fleet_http_requests_total{app="gateway",code="200",method="GET",route="/api/fleet",worker="7"} 3\n'
+        'fleet_http_requests_total{app="gateway",code="200",method="GET",route="/api/fleet",worker="7"} 3.0\n'
         "# HELP fleet_http_streams_open Event streams and WebSockets that are open now.\n"
         "# TYPE fleet_http_streams_open gauge\n"
         'fleet_http_streams_open{app="gateway",kind="sse",worker="7"} 1.5\n'
@@ -43,19 +42,21 @@ def test_histogram_counts_up_to_each_bound_and_above_all_of_them():
     for seconds in told:
         meter.observe("fleet_http_request_seconds", seconds, REQUEST)
     lines = meter.text().splitlines()
-    counts = [int(line.rsplit(" ", 1)[1]) for line in lines if "_bucket" in line]
+    counts = [float(line.rsplit(" ", 1)[1]) for line in lines if "_bucket" in line]
     assert counts == [1] + [2] * (len(bounds) - 1) + [3]
     assert 'le="0.005"' in lines[2]
-    assert 'le="+Inf"} 3' in lines[2 + len(bounds)]
-    assert lines[-2].startswith("fleet_http_request_seconds_sum{")
-    assert float(lines[-2].rsplit(" ", 1)[1]) == pytest.approx(sum(told))
-    assert lines[-1].endswith('worker="7"} 3')
+    assert 'le="+Inf",method="GET",route="/api/fleet",worker="7"} 3.0' in lines[2 + len(bounds)]
+    assert lines[-2].startswith("fleet_http_request_seconds_count{")
+    assert lines[-2].endswith('worker="7"} 3.0')
+    assert lines[-1].startswith("fleet_http_request_seconds_sum{")
+    assert float(lines[-1].rsplit(" ", 1)[1]) == pytest.approx(sum(told))
     assert inner.observations("fleet_http_request_seconds", **REQUEST) == list(told)
 
 
 def test_text_in_a_label_cannot_end_it_or_its_line():
-    found = exposed({("fleet_events_total", (("type", 'a"} 1\nb\\'),)): 1.0}, {}, labels={})
-    assert found.splitlines()[-1] == 'fleet_events_total{type="a\\"} 1\\nb\\\\"} 1'
+    meter, _ = _meter()
+    meter.add("fleet_events_total", labels={"type": 'a"} 1\nb\\'})
+    assert meter.text().splitlines()[-1] == 'fleet_events_total{type="a\\"} 1\\nb\\\\",worker="7"} 1.0'
 
 
 def test_nothing_is_told_of_what_nobody_measured():
@@ -68,7 +69,7 @@ def test_series_without_end_are_handed_on_and_not_kept():
         meter.add("fleet_events_total", labels={"type": f"T{number}"})
     meter.add("fleet_events_total", labels={"type": "T0"})
     assert len(meter.text().splitlines()) == 5_002
-    assert 'type="T0",worker="7"} 2' in meter.text()
+    assert 'type="T0",worker="7"} 2.0' in meter.text()
     assert inner.value("fleet_events_total", type="T5099") == 1
 
 

@@ -72,3 +72,25 @@ def test_disk_without_room_is_store_full(code: int) -> None:
 def test_any_other_error_of_the_disk_is_unavailable() -> None:
     with pytest.raises(StoreUnavailable, match="cannot store a blob"), disk_errors("store a blob"):
         raise PermissionError(errno.EACCES, "denied")
+
+
+async def test_blob_over_the_limit_is_refused_and_taken_once_there_is_room(tmp_path: Path) -> None:
+    blobs = FileBlobStore(tmp_path, limit_bytes=64 << 10)
+    first = await blobs.put(b"a" * 40_000)
+    with pytest.raises(StoreFull, match=r"raise blobs\.limit_bytes") as error:
+        await blobs.put(b"b" * 40_000)
+    assert error.value.details == {"used_bytes": 40_960, "limit_bytes": 65_536}
+    assert await blobs.put(b"a" * 40_000) == first  # it is there
+    assert await blobs.get(first) == b"a" * 40_000
+    assert await FileBlobStore(tmp_path, limit_bytes=128 << 10).put(b"b" * 40_000)
+
+
+async def test_usage_counts_what_any_process_stored(tmp_path: Path) -> None:
+    blobs, other = FileBlobStore(tmp_path / "blobs"), FileBlobStore(tmp_path / "blobs")
+    assert (await blobs.usage()).used_bytes == 0
+    for number in range(20):
+        await other.put(str(number).encode() * 3_000)
+        use = await blobs.usage()
+        stored = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+        assert (use.count, use.used_bytes) == (number + 1, sum(path.stat().st_blocks * 512 for path in stored))
+        assert use.held_bytes == use.used_bytes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fleet.kernel.ids import Digest
 from fleet.trees.memory import MemoryBlobStore
 from fleet.trees.service import (
@@ -9,6 +11,7 @@ from fleet.trees.service import (
     is_test,
     keep_tests,
     merge_modules,
+    named_criteria,
     outline,
     read_changes,
     read_tree,
@@ -130,3 +133,21 @@ async def test_changes_are_the_entries_that_the_other_tree_has_not() -> None:
 
     assert (set(before), set(after)) == ({"m7.py", "m30.py", "gone.py"}, {"m7.py", "m30.py", "come.py"})
     assert await read_changes(blobs, old, old) == ({}, {})
+
+
+@pytest.mark.rule("RG-47")
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("def test_slugify_ac1(): ...", {"test_slugify_ac1": ("ac-1",)}),
+        ("def test_AC_1_and_ac_10(): ...", {"test_AC_1_and_ac_10": ("ac-1", "ac-10")}),
+        ('async def test_x():\n    """ac 10: many blanks."""', {"test_x": ("ac-10",)}),
+        ('@mark.criterion("ac-1")\ndef test_y(): ...', {"test_y": ("ac-1",)}),
+        ("def test_ac_11(): ...\ndef test_back1(): ...\ndef test_mac_1(): ...", {}),
+        ('def helper_ac_1(): ...\n# ac-1\ndef test_z():\n    assert "ac-1"', {}),
+        ("def test_ac_1(:", {}),
+        ("(" * 5000, {}),
+    ],
+)
+def test_test_names_a_criterion_by_its_name_its_docstring_or_a_decorator(code: str, named: dict[str, tuple[str, ...]]):
+    assert named_criteria(code, ["ac-1", "ac-10"]) == named

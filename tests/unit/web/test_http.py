@@ -134,3 +134,66 @@ async def test_distrust_is_told_and_nothing_of_the_request_is(tmp_path: Path) ->
     assert caught.value.__context__ is None
     with pytest.raises(ConfigError, match=r"missing\.pem \(blobs\.ca_file\)"):
         trust_of(tmp_path / "missing.pem", key="blobs.ca_file")
+
+
+async def test_connection_goes_to_the_given_address_under_the_name_of_the_url(tmp_path: Path) -> None:
+    asked: list[Request] = []
+
+    def answer(request: Request) -> Reply:
+        asked.append(request)
+        return Reply(raw=b"hello")
+
+    served, trusting = certificates(tmp_path, "a.test")
+    async with serving_http(answer, tls=served) as url:
+        http = HttpExchanges(trusting, timeout_s=5)
+        named = url.replace("127.0.0.1", "a.test")
+        assert (await http.ask("GET", named, headers={}, most=9, at="127.0.0.1")).data == b"hello"
+        other = url.replace("127.0.0.1", "b.test")
+        with pytest.raises(Unanswered) as caught:
+            await http.ask("GET", other, headers={}, most=9, at="127.0.0.1")
+
+    assert [request.headers["host"] for request in asked] == [named.removeprefix("https://")]
+    assert (caught.value.is_distrust, caught.value.was_sent) == (True, False)
+
+
+async def test_body_that_nobody_wants_is_not_waited_for() -> None:
+    async with serving_http(lambda _: Reply(drip=True)) as url:
+        answer = await HttpExchanges(timeout_s=5).ask("GET", url, headers={}, most=0)
+    assert (answer.status, answer.data, answer.is_whole) == (200, b"", False)
+
+
+async def test_lost_answer_and_a_server_that_is_not_there_are_told_apart() -> None:
+    http = HttpExchanges(timeout_s=5)
+    async with serving_http(lambda _: Reply(is_lost=True)) as url:
+        with pytest.raises(Unanswered) as lost:
+            await http.ask("POST", url, headers={}, most=9)
+    with pytest.raises(Unanswered) as gone:
+        await http.ask("POST", url, headers={}, most=9)
+    assert (lost.value.was_sent, gone.value.was_sent, gone.value.kind) == (True, False, "ConnectError")
+
+
+async def test_connections_are_kept_while_they_are_held_open() -> None:
+    http = HttpExchanges(timeout_s=5)
+    async with serving_http(lambda _: Reply()) as url:
+        async with http.connected() as first:
+            await http.ask("GET", url, headers={}, most=9)
+            async with http.connected() as second:
+                assert second is first
+        async with http.connected() as third:
+            assert third is not first
+        assert first.is_closed
+
+
+@pytest.mark.parametrize("uses_proxies", [True, False])
+async def test_proxy_of_the_environment_is_used_only_where_that_is_asked_for(
+    uses_proxies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving_http(lambda _: Reply(raw=b"proxy")) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "")
+        http = HttpExchanges(timeout_s=5, uses_proxies=uses_proxies)
+        if uses_proxies:
+            assert (await http.ask("GET", "http://cluster.invalid/", headers={}, most=9)).data == b"proxy"
+        else:
+            with pytest.raises(Unanswered):
+                await http.ask("GET", "http://cluster.invalid/", headers={}, most=9)

@@ -15,7 +15,7 @@ from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import InvalidInput, SandboxUnavailable
 from fleet.kernel.ids import Digest
 from fleet.policy.runs.services import ServicesConfig
-from fleet.policy.runs.spec import RepoMount, RunResult, RunSpec
+from fleet.policy.runs.spec import LiveFolder, RepoMount, RunResult, RunSpec
 from fleet.policy.runs.toolchains import DEFAULT_TOOLCHAINS, ToolchainConfig
 from fleet.sandbox.backends.bubblewrap.cgroups import Cgroup, Cgroups, find_parents
 from fleet.sandbox.backends.bubblewrap.launch import Launch, Layout, bubblewrap_args
@@ -24,7 +24,7 @@ from fleet.sandbox.backends.bubblewrap.overlays import PROBE_STORY, SESSION_FOLD
 from fleet.sandbox.backends.bubblewrap.process import run_process
 from fleet.sandbox.backends.bubblewrap.seccomp import host_filter
 from fleet.sandbox.backends.bubblewrap.stop import Stop
-from fleet.sandbox.backends.identity import is_alive, is_root, process_name, toolchain_root
+from fleet.sandbox.backends.identity import REPOSITORY_GID, is_alive, is_root, process_name, toolchain_root
 from fleet.sandbox.backends.live_runs import KeptHealth, LiveRuns
 from fleet.sandbox.backends.live_sessions import LiveSessions
 from fleet.sandbox.backends.probes import (
@@ -57,9 +57,10 @@ from fleet.sandbox.folders.run_folder import (
     without_repo,
 )
 from fleet.sandbox.folders.stage import Stage, build_stage, describe_bubblewrap, other_stages
+from fleet.sandbox.folders.workspace import NO_SPACE, no_room
 from fleet.sandbox.port import LogSink, SandboxHealth
 from fleet.secrets.port import SecretDelivery
-from fleet.trees.port import BlobStore
+from fleet.trees.port import BlobStore, DiskUse
 
 _OURS = {"backend": "bubblewrap"}
 
@@ -162,7 +163,7 @@ class BubblewrapBackend:
             InvalidInput: the specification names what no run may have, or the tree cannot exist.
             ArtifactNotFound: the tree or a mounted blob is not in the store.
         """
-        check_spec(spec, toolchains=self._toolchains.names, has_sessions=True)
+        check_spec(spec, toolchains=self._toolchains.names, has_sessions=True, has_layers=True)
         check_delivery(spec, secrets)
         self._reach.check(spec)
         waived = require_isolation(await self.health(), self._waived)
@@ -192,6 +193,14 @@ class BubblewrapBackend:
         """The probes' findings; the first good answer is kept, a bad one is tried again the next time."""
         return await self._health.get()
 
+    async def usage(self) -> tuple[DiskUse, ...]:
+        """What lies on the disk: bases and folders of work sessions, and the programs of all runs."""
+        return (*await self._folders.usage(), await asyncio.to_thread(self._toolchains.usage))
+
+    def keeps(self, place: LiveFolder) -> bool:
+        """See the port FolderKeeper."""
+        return self._folders.holds(place)
+
     async def sweep(self) -> int:
         """Kill what dead supervisors of this state root left, and remove their folders."""
         killed = kill_orphans(self._mark)
@@ -205,6 +214,8 @@ class BubblewrapBackend:
         try:
             return await self._queued(order, stop)
         except OSError as error:
+            if error.errno in NO_SPACE:
+                raise no_room(self._root) from error
             raise SandboxUnavailable(
                 f"the sandbox's folder {self._root} cannot be used: {error}: make room or correct its rights",
                 missing="state_root",
@@ -232,6 +243,8 @@ class BubblewrapBackend:
                     options = bubblewrap_args(ready.stage, toolchain, layout, order.env)
                     launch = self._launch(order, ready, options, space)
                     launch = replace(launch, prefix=reach.prefix, inherited=reach.inherited)
+                    if cgroup is None or "memory" not in cgroup.controllers:
+                        launch = replace(launch, seccomp=host_filter(counts_memory=False))
                     with session as pipe:
                         launch = replace(launch, stdin=stdin, stdin_pipe=pipe, cgroup=cgroup)
                         ended = await run_process(launch, stop)
@@ -248,8 +261,11 @@ class BubblewrapBackend:
             async with self._folders.opened(spec) as live:
                 yield live
             return
-        async with leased_folder(self._root / "runs" / self._me, spec, self._blobs) as folder:
-            yield folder
+        async with contextlib.AsyncExitStack() as stack:
+            runs = self._root / "runs" / self._me
+            yield await self._folders.with_room(
+                lambda: stack.enter_async_context(leased_folder(runs, spec, self._blobs))
+            )
 
     def _launch(self, order: _Order, ready: _Ready, options: list[str], space: Space) -> Launch:
         secrets = order.secrets
@@ -266,6 +282,7 @@ class BubblewrapBackend:
             secret_files=[(p, v.reveal().encode()) for p, v in secrets.secret_files.items()] if secrets else (),
             forms=forms_in(secrets),
             log=order.log,
+            groups=(REPOSITORY_GID,) if any(isinstance(m, RepoMount) for m in order.spec.mounts) else (),
         )
 
     async def _stdin(self, spec: RunSpec) -> bytes:
@@ -309,25 +326,29 @@ class BubblewrapBackend:
         for folder in (self._root, self.repos, *(self._root / name for name in ("live", "runs", "services", "stage"))):
             make_passable(folder)
         make_passable(toolchain_root(self._shared))
+        if is_root():
+            # Runs have other users than we: those with a repository come to it by their group, and nobody else does.
+            os.chown(self.repos, -1, REPOSITORY_GID)
+            self.repos.chmod(0o710)
         folder = self._root / "stage" / f"{self._me}-{token_hex(6)}"
         stage = build_stage(folder, is_dropped=is_root(), bwrap=self._bwrap)
         return stage, build_python(toolchain_root(self._shared), is_dropped=is_root())
 
     async def _probe(self) -> SandboxHealth:
-        found = health_without_sandbox("there is no bubblewrap on this machine")
+        health = health_without_sandbox("there is no bubblewrap on this machine")
         try:
             ready = await self._prepared()
             for stage in (ready.stage, *(() if self._bwrap else other_stages(ready.stage))):
                 self._ready = replace(ready, stage=stage)
                 program = await asyncio.to_thread(describe_bubblewrap, stage)
-                found = replace(await self._probe_once(), program=program)
-                if found.status != "down":
+                health = replace(await self._probe_once(), program=program)
+                if health.status != "down":
                     break
-            if found.status == "ok":
-                found = await self._with_overlays(found)
+            if health.status == "ok":
+                health = await self._with_overlays(health)
         except (SandboxUnavailable, OSError) as error:
             return health_without_sandbox(str(error))
-        return found
+        return health
 
     async def _probe_once(self) -> SandboxHealth:
         with prepared_probe() as probe:
@@ -345,10 +366,10 @@ class BubblewrapBackend:
         held = mechanisms(self._cgroups.controllers)
         return health_from(result.stdout.text, result.exit_code, result.stderr.text, survivors, report, held)
 
-    async def _with_overlays(self, found: SandboxHealth) -> SandboxHealth:
+    async def _with_overlays(self, health: SandboxHealth) -> SandboxHealth:
         """Overlays are used from now on if they hold what sessions need; the findings say which it is."""
         if not self._use_overlays:
-            return replace(found, enforced={**found.enforced, SESSION_FOLDERS: "a whole folder for each"})
+            return replace(health, enforced={**health.enforced, SESSION_FOLDERS: "a whole folder for each"})
         numbers = itertools.count()
 
         async def run(spec: RunSpec) -> RunResult:
@@ -359,7 +380,7 @@ class BubblewrapBackend:
         self._folders.overlays = not problem
         await self._folders.forget(PROBE_STORY)
         how = f"a whole folder for each: {problem}" if problem else "overlay"
-        return replace(found, enforced={**found.enforced, SESSION_FOLDERS: how})
+        return replace(health, enforced={**health.enforced, SESSION_FOLDERS: how})
 
     async def _probe_limits(self) -> RunResult:
         argv = ("python", "-I", "/fleet/inside/limit_probe.py", str(2 * LIMITS_PROBE_LIMITS.memory_bytes))

@@ -46,7 +46,7 @@ def own_parents(memberships: str, mounts: str) -> dict[Controller, Parent]:
         mounts: text of /proc/self/mountinfo.
     """
     own = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in memberships.splitlines()}
-    found: dict[Controller, Parent] = {}
+    parents: dict[Controller, Parent] = {}
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")
         root, point = left.split()[3:5]
@@ -56,7 +56,7 @@ def own_parents(memberships: str, mounts: str) -> dict[Controller, Parent]:
             if folder is not None and folder.name == _LEAF:
                 folder = folder.parent
             for name in _v2_controllers(folder) if folder else ():
-                found.setdefault(name, Parent(folder, 2))  # pyright: ignore[reportArgumentType]
+                parents.setdefault(name, Parent(folder, 2))  # pyright: ignore[reportArgumentType]
         elif kind == "cgroup":
             path = next(
                 (p for names, p in own.items() if names and set(names.split(",")) <= set(options.split(","))), None
@@ -64,8 +64,8 @@ def own_parents(memberships: str, mounts: str) -> dict[Controller, Parent]:
             folder = _below(point, root, path) if path is not None else None
             for name in CONTROLLERS:
                 if folder is not None and name in options.split(","):
-                    found[name] = Parent(folder, 1)
-    return found
+                    parents[name] = Parent(folder, 1)
+    return parents
 
 
 def _below(point: str, root: str, path: str) -> Path | None:

@@ -135,6 +135,8 @@ class Launch:
     log: LogSink | None = None
     cgroup: Cgroup | None = None
     """Made for this run; attached here, removed by its maker."""
+    groups: tuple[int, ...] = ()
+    """Further groups of whoever starts the sandbox, where that is another user than we."""
 
 
 def stdin_of(stack: contextlib.ExitStack, launch: Launch) -> int:

@@ -231,7 +231,7 @@ class _Sandbox:
                     start_new_session=True,
                     user=who.uid if who.is_dropped else None,
                     group=who.gid if who.is_dropped else None,
-                    extra_groups=[] if who.is_dropped else None,
+                    extra_groups=[*self._launch.groups] if who.is_dropped else None,
                 )
         except OSError as error:
             if error.errno == errno.E2BIG:

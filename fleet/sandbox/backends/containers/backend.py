@@ -89,10 +89,10 @@ def health_of(facts: EngineFacts, preflight: RunResult, limits: Mapping[str, str
     """What the probes found; `limits` is that of `limits_report`."""
     if preflight.reason == "sandbox_lost":
         return no_engine(facts.name, preflight.stderr.text or "the container of the probe was lost")
-    found = health_from(
+    health = health_from(
         preflight.stdout.text, preflight.exit_code, preflight.stderr.text, survivors, limits, mechanisms_of(facts)
     )
-    return replace(found, backend=facts.name)
+    return replace(health, backend=facts.name)
 
 
 def no_engine(name: EngineName, complaint: str) -> SandboxHealth:
@@ -211,8 +211,8 @@ class ContainerBackend:
         return result.model_copy(update={"unmet": waived}) if waived else result
 
     def _check_reach(self, spec: RunSpec) -> None:
-        for name, wanted in (("hosts", spec.hosts), ("services", spec.services)):
-            if wanted:
+        for name, names in (("hosts", spec.hosts), ("services", spec.services)):
+            if names:
                 raise SandboxUnavailable(
                     f"the {self._engine.name} backend gives a run no {name}: run it on a node whose sandbox is "
                     "bubblewrap",
@@ -371,7 +371,7 @@ class ContainerBackend:
             with prepared_probe() as probe:
                 argv = ("python", "-I", "/fleet/inside/preflight.py", probe.argument)
                 spec = RunSpec(argv=argv, limits=PROBE_LIMITS)
-                _, found = await self._run(spec, f"preflight-{probe.token}")
+                _, outcome = await self._run(spec, f"preflight-{probe.token}")
                 survivors = len(processes_named(probe.token))
             report = await self._probe_limits()
             if failed := limits_that_failed(report) & (await self._prepared()).facts.controllers:
@@ -380,7 +380,7 @@ class ContainerBackend:
                 report = await self._probe_limits()
         except (SandboxUnavailable, OSError) as error:
             return no_engine(self._engine.name, str(error))
-        return health_of((await self._prepared()).facts, found, report, survivors=survivors)
+        return health_of((await self._prepared()).facts, outcome, report, survivors=survivors)
 
     async def _probe_limits(self) -> dict[str, str]:
         ended, result = await self._run(limits_probe(), f"limits-{secrets.token_hex(6)}")

@@ -42,14 +42,14 @@ class Engine:
 
     def program(self) -> Path:
         """Path of the engine's program; SandboxUnavailable when there is none."""
-        found = self._program or shutil.which(self.name)
-        if found is None:
+        path = self._program or shutil.which(self.name)
+        if path is None:
             raise SandboxUnavailable(
                 f"there is no {self.name} on this machine: install it (podman also needs runc), "
                 "or choose sandbox.kind: bubblewrap in config/fleet.yaml",
                 missing=self.name,
             )
-        return Path(found)
+        return Path(path)
 
     async def facts(self) -> EngineFacts:
         """What the engine says of itself. SandboxUnavailable when it does not answer."""

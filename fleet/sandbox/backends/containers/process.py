@@ -56,13 +56,13 @@ def counters_of(pid: int, *, proc: Path = Path("/proc"), root: Path = _ROOT) -> 
     theirs, ours = _groups(proc / str(pid) / "cgroup"), _groups(proc / "self" / "cgroup")
     unified = theirs.get("", "")
     is_v1 = "memory" in theirs
-    found: dict[str, Path | None] = {}
+    folders: dict[str, Path | None] = {}
     for name in ("memory", "pids"):
         group = theirs.get(name) if is_v1 else unified
         own = ours.get(name) if is_v1 else ours.get("")
         folder = root / (name if is_v1 else "") / (group or "").lstrip("/")
-        found[name] = folder if group and group != own and folder.is_dir() else None
-    return ContainerCounters(found["memory"], found["pids"], is_v1)
+        folders[name] = folder if group and group != own and folder.is_dir() else None
+    return ContainerCounters(folders["memory"], folders["pids"], is_v1)
 
 
 def _groups(path: Path) -> dict[str, str]:

@@ -108,10 +108,10 @@ class KubernetesApi:
             answer = await self._ask("GET", f"{self._jobs}/{manifest['metadata']['name']}", expected=(200, 404))
             if answer.status == 404:
                 return Created("", is_ours=False)
-        found = _metadata(answer.body)
+        metadata = _metadata(answer.body)
         mine = manifest["metadata"]["annotations"][ATTEMPT]
-        is_ours = _mapping(found.get("annotations")).get(ATTEMPT) == mine
-        return Created(str(found.get("uid", "")), is_ours=is_ours)
+        is_ours = _mapping(metadata.get("annotations")).get(ATTEMPT) == mine
+        return Created(str(metadata.get("uid", "")), is_ours=is_ours)
 
     async def create_secret(self, manifest: Mapping[str, Any]) -> None:
         """There is a Secret of this name: this one, or the one that this attempt created when the answer was lost."""
@@ -152,14 +152,14 @@ class KubernetesApi:
         return [right for right, may in zip(RIGHTS, answers, strict=True) if not may]
 
     async def _may(self, right: Right) -> bool:
-        wanted = {
+        attributes = {
             "namespace": self._namespace, "verb": right.verb, "group": right.group, "resource": right.resource,
             "subresource": right.subresource,
         }  # fmt: skip
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": wanted},
+            "spec": {"resourceAttributes": attributes},
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         answer = await self._ask("POST", path, body=body, expected=(200, 201))

@@ -84,12 +84,12 @@ def down(complaint: str, mend: str) -> SandboxHealth:
 def report_of(text: str) -> dict[str, str]:
     """What the probe inside said: item -> problem, empty for one that holds."""
     try:
-        found: object = json.loads(text)
+        document: object = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        document = None
+    if not isinstance(document, dict):
         return {"privileges": "the probe said nothing that can be read"}
-    return {str(key): str(value) for key, value in found.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return {str(key): str(value) for key, value in document.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def health_of(report: Mapping[str, str], policies: list[Mapping[str, Any]] | None) -> SandboxHealth:
@@ -339,9 +339,9 @@ class KubernetesBackend:
 
     async def _left(self, spec: RunSpec, ended: JobEnded, before: Tree) -> Tree:
         max_bytes = max(spec.limits.disk_bytes, self._limits.max_return_bytes)
-        found = await asyncio.to_thread(unpack_returned, ended.returned, before=before, max_bytes=max_bytes)
-        left = {path: before[path] for path in found.kept}
-        for path, (mode, content) in found.files.items():
+        returned = await asyncio.to_thread(unpack_returned, ended.returned, before=before, max_bytes=max_bytes)
+        left = {path: before[path] for path in returned.kept}
+        for path, (mode, content) in returned.files.items():
             left[path] = FileEntry(mode, await self._blobs.put(content))
         return left
 
@@ -366,10 +366,10 @@ class KubernetesBackend:
         loop = asyncio.get_running_loop()
         # Resolved here: a run has no names, and one that cannot find the address proves nothing.
         try:
-            found = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+            addresses = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise SandboxUnavailable(f"{parts.hostname} has no address: {error}", missing="kubernetes") from error
-        where = json.dumps({"host": found[0][4][0], "port": port})
+        where = json.dumps({"host": addresses[0][4][0], "port": port})
         return RunSpec(argv=("python3", "-I", "/fleet/inside/pod_probe.py", where), limits=_PROBE_LIMITS)
 
 
@@ -404,8 +404,8 @@ def kubernetes_backend(
 
 def _check_reach(spec: RunSpec) -> None:
     own = spec.toolchain if spec.toolchain.startswith("env:") else ()
-    for name, wanted in (("hosts", spec.hosts), ("services", spec.services), ("environment", own)):
-        if wanted:
+    for name, names in (("hosts", spec.hosts), ("services", spec.services), ("environment", own)):
+        if names:
             raise SandboxUnavailable(
                 f"the kubernetes backend gives a run no {name}: run it on a node whose sandbox is bubblewrap",
                 missing=name,

@@ -92,21 +92,21 @@ class FrameReader:
         Raises:
             BadFrame: a frame is missing or cannot be read, more is given back than may be, or the result is wrong.
         """
-        found = _FRAME.fullmatch(line)
-        if found is None:
+        match = _FRAME.fullmatch(line)
+        if match is None:
             self._said = (self._said + line + b"\n")[-_COMPLAINT_BYTES:]
             return None
-        number = int(found[1])
+        number = int(match[1])
         if number < self._next or self.result is not None:
             return None
         if number > self._next:
             raise BadFrame(f"frame {self._next} is missing: the node threw a part of the pod's log away")
         self._next += 1
         try:
-            data = base64.b64decode(found[3], validate=True)
+            data = base64.b64decode(match[3], validate=True)
         except binascii.Error as error:
             raise BadFrame(f"frame {number} is no base64") from error
-        frame = Frame(_KINDS[found[2]], data)
+        frame = Frame(_KINDS[match[2]], data)
         self._take(frame)
         return frame
 

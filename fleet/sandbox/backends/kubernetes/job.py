@@ -268,8 +268,8 @@ def _unschedulable(status: Mapping[str, Any]) -> str:
     return ""
 
 
-def _words(*found: Mapping[str, Any]) -> str:
-    said = [str(one[key]) for one in found for key in ("reason", "message") if one.get(key)]
+def _words(*states: Mapping[str, Any]) -> str:
+    said = [str(one[key]) for one in states for key in ("reason", "message") if one.get(key)]
     return ": ".join(dict.fromkeys(said))[:500]
 
 

@@ -66,9 +66,10 @@ function Metrics({ project, days }: { readonly project: string; readonly days: n
     <div className="two">
       <Card title={count(data.stories, "story", "stories")}>
         <dl className="figures">
-          <Figure name="Solved" value={data.solved_share === null ? "none ended" : `${data.solved} of ${data.solved + data.cancelled}, ${percent(data.solved_share)}`} />
+          <Figure name="Solved" value={data.solved_share === null ? "none ended" : `${data.solved} of ${data.solved + data.cancelled + data.parked}, ${percent(data.solved_share)}`} />
+          {data.parked ? <Figure name="Stand still" value={count(data.parked, "story", "stories")} /> : null}
           <Figure name="Right at the first try" value={data.first_try_share === null ? "no task done" : `${percent(data.first_try_share)} of ${count(data.tasks_done, "task")}`} />
-          <Figure name="Sent back" value={count(data.reworks, "time")} />
+          <Figure name="Sent back" value={count(data.reworks + data.loopbacks, "time")} />
           <Figure name="Incidents" value={count(data.incidents, "incident")} />
           <Figure name="Used" value={tokens(data.tokens)} />
           {data.tokens_per_solved === null ? null : <Figure name="For a solved story" value={tokens(data.tokens_per_solved)} />}

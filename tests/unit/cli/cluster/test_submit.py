@@ -205,10 +205,7 @@ async def test_dashboard_that_is_none_or_wants_another_token_is_told() -> None:
     async def checked(reply: Reply, token: str = "") -> str:
         async with serving_http(lambda _: reply) as url:
             client = JobClient(url, token)
-            try:
-                return await asyncio.to_thread(client.check)
-            finally:
-                client.close()
+            return await asyncio.to_thread(client.check)
 
     assert await checked(Reply(document={"version": "4", "ray_version": "2.60.0"})) == "2.60.0"
     with pytest.raises(StoreUnavailable, match="no Ray dashboard"):
@@ -303,7 +300,7 @@ async def test_log_is_shown_while_the_job_runs_and_sent_once(capsys: pytest.Capt
     dashboard = Dashboard()
     shown = ""
     async with dashboard.serve() as url:
-        client = JobClient(url, "")
+        client = JobClient(url, "a-token")
         going = asyncio.create_task(
             asyncio.to_thread(follow, client, "fleet-1", Output(as_json=True), look_s=0.02, patience_s=20)
         )
@@ -317,7 +314,6 @@ async def test_log_is_shown_while_the_job_runs_and_sent_once(capsys: pytest.Capt
         dashboard.is_over = True
         dashboard.printed.put_nowait(None)
         assert await going == 0
-        client.close()
 
     assert shown.splitlines() == ["working", "and on"]
     assert dashboard.asked.count(("GET", "/api/jobs/fleet-1/logs")) == 1
@@ -327,10 +323,9 @@ async def test_cluster_that_has_just_come_up_is_asked_again_until_it_takes_the_j
     (tmp_path / "plan.json").write_text("{}")
     dashboard = Dashboard(refusals=2)
     async with dashboard.serve() as url:
-        client = JobClient(url, "")
+        client = JobClient(url, "a-token")
         submit = partial(client.submit, "fleet-1", entrypoint="true", folder=tmp_path, metadata={})
         await asyncio.to_thread(submit)
-        client.close()
 
     assert [method for method, _ in dashboard.asked].count("POST") == 3
 
@@ -342,7 +337,6 @@ async def test_unknown_job_and_an_answer_that_fails_are_told_apart() -> None:
         assert await asyncio.to_thread(client.log, "gone") == ""
         with pytest.raises(StoreUnavailable, match="answers 500"):
             await asyncio.to_thread(client.state, "there")
-        client.close()
 
 
 def test_token_comes_from_the_file_that_is_given_first(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 from pydantic import BaseModel
 
@@ -15,6 +16,7 @@ from fleet.extensions.forges.http_answers import Asked
 from fleet.forge.local.change_requests import LocalChangeRequests
 from fleet.forge.port import ChangeRequest, OpenedChange
 from fleet.kernel.errors import ConfigError, InvalidInput, ToolFailed
+from tests.support.http_stand_in import Reply, Request, serving_http
 
 HOSTED: list[ForgeKind] = ["github", "gitlab", "gitea"]
 CHANGE = ChangeRequest("team/app", "main", "fleet/st-1", "t", "b")
@@ -35,7 +37,6 @@ async def test_hosted_forge_is_named_and_hides_its_token(kind: ForgeKind) -> Non
     changes = change_requests_for(kind, "https://forge.example/api/", token=token)
     assert f"ForgeHttp({kind} at https://forge.example/api)" in repr(changes)
     assert "SECRET" not in repr(changes)
-    await changes.close()
 
 
 @pytest.mark.parametrize("kind", HOSTED)
@@ -69,14 +70,12 @@ def test_address_of_wrong_form_is_refused_and_its_secrets_not_shown(url: str) ->
 async def test_plain_http_is_taken_where_it_is_allowed() -> None:
     changes = change_requests_for("gitea", "http://gitea.internal/api/v1", token=token, allow_http=True)
     assert "http://gitea.internal/api/v1" in repr(changes)
-    await changes.close()
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 async def test_local_takes_a_folder(tmp_path: Path, form: str) -> None:
     changes = change_requests_for("local", form.format(tmp_path))
     assert isinstance(changes, LocalChangeRequests)
-    await changes.close()
 
 
 @pytest.mark.parametrize("url", ["", "https://forge.example/x", "a\0b"])
@@ -85,63 +84,60 @@ def test_local_with_something_else_is_refused(url: str) -> None:
         change_requests_for("local", url)
 
 
-async def test_requests_leave_by_the_given_transport_with_the_headers_of_the_interface() -> None:
-    seen: list[httpx2.Request] = []
+async def test_requests_carry_the_headers_of_the_interface() -> None:
+    seen: list[Request] = []
 
-    def answer(request: httpx2.Request) -> httpx2.Response:
+    def answer(request: Request) -> Reply:
         seen.append(request)
         body = {"ref": "main", "repo": {"full_name": "team/app"}}
         made = {"number": 3, "html_url": "https://x/3", "state": "open", "title": "t", "body": "b"}
         pull = {**made, "base": body, "head": {**body, "ref": "fleet/st-1"}}
-        return httpx2.Response(200, json=[] if request.method == "GET" else pull)
+        return Reply(raw=b"[]") if request.method == "GET" else Reply(document=pull)
 
-    transport = httpx2.MockTransport(answer)
-    changes = change_requests_for("github", "https://api.github.com", token=token, transport=transport)
-
-    opened = await changes.open_or_update(CHANGE)
+    async with serving_http(answer) as url:
+        opened = await change_requests_for("github", url, token=token).open_or_update(CHANGE)
 
     assert isinstance(opened, OpenedChange)
     assert (opened.number, opened.link) == (3, "https://x/3")
     assert [r.method for r in seen] == ["GET", "POST"]
     assert seen[0].headers["x-github-api-version"] == "2022-11-28"
     assert seen[0].headers["authorization"] == "Bearer tok-SECRET"
-    assert seen[0].url.params["head"] == "team:fleet/st-1"
-    await changes.close()
+    assert seen[0].query["head"] == "team:fleet/st-1"
 
 
-def forge_http(answer: httpx2.Response) -> ForgeHttp:
-    transport = httpx2.MockTransport(lambda _: answer)
-    return ForgeHttp("https://x.example", forge="github", token=token, headers=github_headers, transport=transport)
+@asynccontextmanager
+async def forge_http(reply: Reply) -> AsyncGenerator[ForgeHttp]:
+    async with serving_http(lambda _: reply) as url:
+        yield ForgeHttp(url, forge="github", token=token, headers=github_headers)
 
 
 async def test_redirect_in_a_circle_ends() -> None:
-    http = forge_http(httpx2.Response(307, headers={"location": "/again"}))
-    with pytest.raises(ToolFailed, match="circle"):
-        await http.get("x")
-    await http.close()
+    async with forge_http(Reply(307, headers={"location": "/again"})) as http:
+        with pytest.raises(ToolFailed, match="circle"):
+            await http.get("x")
 
 
-@pytest.mark.parametrize("location", ["https://[bad", "//evil.example/x", "http://x.example/x", "https://x.example:1/"])
+@pytest.mark.parametrize(
+    "location", ["https://[bad", "//evil.example/x", "https://127.0.0.1/x", "http://127.0.0.1:1/", "http://localhost/x"]
+)
 async def test_redirect_to_another_origin_is_refused(location: str) -> None:
-    http = forge_http(httpx2.Response(301, headers={"location": location}))
-    with pytest.raises(ToolFailed, match="not sent there"):
-        await http.get("x")
-    await http.close()
+    async with forge_http(Reply(301, headers={"location": location})) as http:
+        with pytest.raises(ToolFailed, match="not sent there"):
+            await http.get("x")
 
 
 async def test_list_without_end_is_given_up() -> None:
-    http = forge_http(httpx2.Response(200, json=[{"name": "x"}], headers={"link": '<https://x/?page=2>; rel="next"'}))
-    with pytest.raises(ToolFailed, match="400 pages"):
-        await http.pages(Entry, "x")
-    await http.close()
+    page = Reply(raw=b'[{"name": "x"}]', headers={"link": '<https://x/?page=2>; rel="next"'})
+    async with forge_http(page) as http:
+        with pytest.raises(ToolFailed, match="400 pages"):
+            await http.pages(Entry, "x")
 
 
 @pytest.mark.parametrize("part", ["", ".", ".."])
 async def test_part_of_an_address_that_leads_elsewhere_is_refused(part: str) -> None:
-    http = forge_http(httpx2.Response(200))
-    with pytest.raises(InvalidInput, match="cannot be part"):
-        await http.get("repos", part)
-    await http.close()
+    async with forge_http(Reply()) as http:
+        with pytest.raises(InvalidInput, match="cannot be part"):
+            await http.get("repos", part)
 
 
 def test_asked_shows_no_token() -> None:

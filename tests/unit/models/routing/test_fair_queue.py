@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.models.chat import ChatMessage, ChatRequest, Priority, Sampling
-from fleet.models.routing.fair_queue import LARGEST, PASSES, QUANTUM, Admitted, FairQueue, Full, Ticket, estimate_call
+from fleet.models.routing.fair_queue import LARGEST, PASSES, Admitted, FairQueue, Full, Ticket, estimate_call
+
+QUANTUM = 1024
 
 
 def offered(
@@ -116,7 +118,7 @@ def test_person_displaces_the_youngest_batch_call_of_the_tenant_that_has_most() 
     admitted = queue.offer("p", "person", tokens=1, now_ms=0)
     assert isinstance(admitted, Admitted)
     assert admitted.displaced == youngest
-    assert queue.counts() == {("person", "p"): 1, ("story", "x"): 1, ("batch", "one"): 1, ("batch", "two"): 1}
+    assert [ticket.tenant for ticket in drained(queue)] == ["p", "x", "one", "two"]
 
 
 def test_tenant_that_holds_all_places_gives_one_to_a_tenant_that_has_none() -> None:
@@ -194,10 +196,10 @@ def test_same_calls_give_the_same_order(arrivals: list[tuple[str, Priority, int]
     weights=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     turns=st.integers(1, 60),
 )
-def test_two_tenants_that_always_wait_differ_by_two_turns_and_two_calls_at_most(
+def test_two_tenants_that_always_wait_differ_by_one_call_of_each_at_most(
     sizes: tuple[int, int], weights: tuple[int, int], turns: int
 ) -> None:
-    """The bound of deficit round robin, in tokens for each unit of weight."""
+    """The bound of self-clocked fair queueing, in tokens for each unit of weight."""
     queue = FairQueue(max_waiting=1000, weights={"a": weights[0], "b": weights[1]})
     served = {"a": 0, "b": 0}
     for name, size in zip("ab", sizes, strict=True):
@@ -208,7 +210,7 @@ def test_two_tenants_that_always_wait_differ_by_two_turns_and_two_calls_at_most(
         assert ticket is not None
         served[ticket.tenant] += ticket.tokens
     apart = abs(served["a"] / weights[0] - served["b"] / weights[1])
-    assert apart <= 2 * QUANTUM + sizes[0] / weights[0] + sizes[1] / weights[1]
+    assert apart <= sizes[0] / weights[0] + sizes[1] / weights[1] + 1e-6
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,6 +13,7 @@ from fleet.models.routing.routing import (
     backoff_ms,
     estimate_tokens,
     next_call,
+    reply_room,
     skips_for,
 )
 
@@ -114,3 +115,46 @@ def test_entries_that_cannot_serve_the_step_are_skipped_with_a_reason() -> None:
 
 def test_estimate_never_falls_below_one_token_for_three_bytes() -> None:
     assert estimate_tokens("abc" * 10) == 11
+
+
+def free(context: int, output: int, **entry: object) -> Chain:
+    engine = {"engine_id": "e0", "kind": "vllm", "base_url": "u", "model": "m", "unpriced": True}
+    sized = {**engine, "max_context": context, "max_output": output}
+    policy = {"chain": [{"engine_id": "e0", "timeout_s": 5, **entry}]}
+    return load_models({"engines": [sized], "policies": {"default": policy}}).chain_for("developer")
+
+
+@pytest.mark.rule("MB-44")
+@pytest.mark.parametrize(
+    ("kind", "prompt", "context", "output", "room"),
+    [
+        ("draft", 2_000, 200_000, 64_000, 64_000),
+        ("vote", 2_000, 200_000, 64_000, 21_333),
+        ("draft", 150_000, 200_000, 64_000, 50_000),
+        ("draft", 1_000, 8_192, 1_024, 1_024),
+        ("critique", 1_000, 8_192, 1_024, 341),
+        ("draft", 8_000, 8_192, 1_024, 256),
+        ("vote", 1_000, 8_192, 300, 256),
+        ("vote", 1_000, 8_192, 100, 100),
+    ],
+)
+def test_reply_may_be_as_long_as_engine_and_window_let_it_be(
+    kind: str, prompt: int, context: int, output: int, room: int
+) -> None:
+    assert reply_room(kind, free(context, output).entries[0], prompt_tokens=prompt) == room
+
+
+@pytest.mark.rule("MB-44")
+def test_bound_of_an_entry_lowers_replies_of_one_piece_and_no_session() -> None:
+    link = free(200_000, 64_000, max_tokens=500).entries[0]
+    assert [reply_room(kind, link, prompt_tokens=10) for kind in ("draft", "vote")] == [500, 256]
+    assert [reply_room(kind, link, prompt_tokens=10) for kind in ("engineer", "change")] == [64_000, 64_000]
+
+
+@pytest.mark.rule("MB-44")
+def test_engine_that_would_cut_the_reply_is_passed_over_only_for_one_that_holds_all_of_it() -> None:
+    alone, two = chain(1000, max_tokens=600), chain(1000, 5000, max_tokens=600)
+    asked = {"prompt_tokens": 500, "max_tokens": 600, "needs_schema": False}
+    assert skips_for(alone, **asked) == {}  # pyright: ignore[reportArgumentType]
+    assert list(skips_for(two, **asked)) == [0]  # pyright: ignore[reportArgumentType]
+    assert list(skips_for(alone, prompt_tokens=900, max_tokens=600, needs_schema=False)) == [0]

@@ -41,7 +41,7 @@ async def test_router_tells_calls_tokens_waits_and_circuits_of_each_replica() ->
 
 def test_engine_tells_what_its_queue_and_its_library_counted() -> None:
     info = EngineInfo(engine="own", model="m", running=9, tokens_in=10, tokens_out=4, tokens_cached=5)
-    queue = QueueStats(running=2, waiting=3, served=7, refused=1, timed_out=2, limited=4, queue_ms=500)
+    queue = QueueStats(running=2, waiting=3, served=7, rejected=7, queue_ms=500)
     row = figures_of_engine("engine:own:0", info, queue)
     assert (row.source, row.running, row.waiting, row.served, row.wait_ms) == ("engine", 2, 3, 7, 500)
     assert (row.rejected, row.tokens_in, row.hit_rate) == (7, 10, 0.5)

@@ -120,7 +120,7 @@ async def test_person_goes_before_fifty_batch_calls_that_wait_already() -> None:
     desk.inner.go("batch0")
     await settled()
     assert desk.inner.begun == ["batch0", "person"]
-    assert ("batch", "t", 49) in desk.queued.stats().waiting_by
+    assert desk.queued.stats().waiting == 49
     await desk.drain()
 
 
@@ -147,7 +147,7 @@ async def test_call_whose_time_ends_while_it_waits_is_late_and_never_reaches_the
     assert caught.value.details["queued"]
     await desk.drain()
     assert desk.inner.begun == ["first"]
-    assert desk.queued.stats().timed_out == 1
+    assert desk.queued.stats().rejected == 1
 
 
 async def test_full_queue_refuses_and_says_when_to_come_again() -> None:
@@ -159,7 +159,7 @@ async def test_full_queue_refuses_and_says_when_to_come_again() -> None:
     with pytest.raises(ModelUnavailable, match="come again in 10 s") as caught:
         await desk.call("d")
     assert (caught.value.details["queued"], caught.value.details["retry_after_s"]) == (True, 10)
-    assert desk.queued.stats().refused == 1
+    assert desk.queued.stats().rejected == 1
     await desk.drain()
 
 
@@ -172,7 +172,7 @@ async def test_person_takes_the_place_of_a_batch_call_which_is_told_to_come_late
         await batch
     await desk.drain()
     assert person.result().text == "person"
-    assert desk.queued.stats().displaced == 1
+    assert desk.queued.stats().rejected == 1
 
 
 async def test_abort_of_a_waiting_call_ends_it_without_text_and_takes_no_slot() -> None:
@@ -186,7 +186,7 @@ async def test_abort_of_a_waiting_call_ends_it_without_text_and_takes_no_slot() 
     await desk.drain()
     assert desk.inner.begun == ["first", "last"]
     assert last.result().text == "last"
-    assert desk.queued.stats().aborted == 1
+    assert (desk.queued.stats().served, desk.queued.stats().rejected) == (2, 0)
 
 
 async def test_abort_of_a_running_call_goes_to_the_engine() -> None:
@@ -319,7 +319,7 @@ async def test_rate_cap_delays_calls_and_then_tells_them_to_come_later() -> None
     assert desk.inner.begun == ["a", "b", "held"]
     desk.inner.go("a", "b", "held")
     assert (await held).queue_ms == 30_000
-    assert desk.queued.stats().limited == 1
+    assert desk.queued.stats().rejected == 1
 
 
 async def test_call_that_a_rate_cap_holds_can_be_aborted() -> None:
@@ -436,6 +436,6 @@ async def test_no_call_is_lost_when_many_come_and_go_at_random_moments() -> None
     assert (stats.running, stats.waiting, len(found)) == (0, 0, 120)
     allowed = (ChatReply, ModelTimeout, ModelUnavailable, asyncio.CancelledError)
     assert all(isinstance(one, allowed) for one in found)
-    assert stats.refused > 0
-    assert stats.aborted > 0
+    assert stats.rejected > 0
+    assert any(isinstance(one, ChatReply) and one.finish_reason == "abort" for one in found)
     assert desk.inner.most == 3

@@ -8,7 +8,7 @@ import pytest
 
 from fleet.audit.service.stream_export import read_export
 from fleet.events.codec import decode
-from fleet.events.decision import DecisionAccepted
+from fleet.events.decision import DecisionAccepted, DecisionLinked
 from fleet.events.plan import Dependency, PlanAdopted, PlanProposed
 from fleet.events.story import RigorChanged, StoryArchived, StoryCancelled, StoryParked
 from fleet.events.task import RestoreRequested, TaskUpdated
@@ -203,13 +203,15 @@ async def test_adoption_supersedes_the_former_plan_and_keeps_adds_and_ends_its_t
     assert {k: t.state for k, t in state.tasks.items()} == {TASK: "todo", DOC_TASK: "cancelled", added: "todo"}
     assert (state.tasks[TASK].task.estimated_hours, state.tasks[TASK].task.plan_id) == (3, proposed.plan_id)
     events = await at.world.events()
-    adopted = decode(events[-1])
+    adopted, linked = decode(events[-2]), decode(events[-1])
     assert adopted == PlanAdopted(plan_id=proposed.plan_id, version=2, decision_id=DECISION, supersedes=PLAN)
+    assert linked == DecisionLinked(decision_id=DECISION, affects=tuple(t.task_id for t in proposed.tasks))
     assert [e.type for e in events if e.command_id == events[-1].command_id] == [
         "TaskTransitioned",
         "TaskAdded",
         "TaskAdded",
         "PlanAdopted",
+        "DecisionLinked",
     ]
     assert plan(state, fsm(), now_ms=NOW) == (StartTask(task_id=TASK),)
 

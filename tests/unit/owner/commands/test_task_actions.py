@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from fleet.events.approval import ApprovalRequested
 from fleet.events.codec import decode
 from fleet.events.story import StoryCancelled, StoryParked, StoryPaused
-from fleet.events.task import RestoreRequested, TaskClaimed, TaskClaimReleased, TaskTransitioned
+from fleet.events.task import RestoreRequested, TaskClaimed, TaskClaimReleased, TaskTransitioned, TaskUpdated
 from fleet.events.workspace import WorkspaceScored
 from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import (
@@ -167,6 +168,33 @@ async def test_architect_claims_a_review_and_approves_it_and_the_task_goes_to_qa
     assert (approved.actor_type, approved.principal, approved.as_role) == ("human", "user:root", "architect")
     assert (approved.feedback, approved.evidence) == ("it reads well", (WORK,))
     assert (routed.action, routed.actor_type) == ("AUTO_ROUTE_TO_QA", "system")
+
+
+@pytest.mark.rule("LC-119", "PL-3")
+@pytest.mark.parametrize(
+    ("kind", "reviews", "passed"),
+    [
+        ("code", None, ["AUTO_ROUTE_TO_QA"]),
+        ("design", None, ["AUTO_ROUTE_TO_QA", "AUTO_ROUTE_TO_PO"]),
+        ("code", {"code": ("architect",)}, ["AUTO_ROUTE_TO_QA", "AUTO_ROUTE_TO_PO", "APPROVE_STORY"]),
+    ],
+)
+async def test_review_that_a_kind_of_task_does_not_need_is_passed_through_and_the_event_says_so(
+    kind: str, reviews: dict[str, Any] | None, passed: list[str]
+):
+    at = await desk_of(handed_over().add(TaskUpdated(task_id=TASK, changes={"kind": kind})))
+    if reviews is not None:
+        rules = at.bench.rules
+        workflow = rules.fsm.task_workflow
+        edited = workflow.model_copy(update={"reviews_by_kind": {**workflow.reviews_by_kind, **reviews}})
+        rules = replace(rules, fsm=rules.fsm.model_copy(update={"task_workflow": edited}))
+        at.bench = replace(at.bench, rules=rules)
+    await at.act("CLAIM_REVIEW")
+    await at.act("APPROVE_DESIGN")
+    steps = [m for m in await at.moves() if m.actor_type == "system"][-len(passed) :]
+    assert [m.action for m in steps] == passed
+    assert [m.skipped_by_config for m in steps] == [None, *[True] * (len(passed) - 1)]
+    assert at.state == steps[-1].to
 
 
 @pytest.mark.rule("LC-105", "LC-106", "LC-137")

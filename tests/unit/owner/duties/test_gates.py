@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from fleet.events.approval import ApprovalGranted, ApprovalRejected
 from fleet.events.codec import decode
+from fleet.events.plan import PlanStalled
+from fleet.events.story import StoryParked
 from fleet.events.workspace import WorkspaceScored
+from fleet.graph.memory.graph import MemoryGraph
 from fleet.kernel.clock import MemoryClock
 from fleet.owner.duties import gates
-from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, RequestGate
+from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, Park, RequestGate
 from fleet.story.plan import plan
 from tests.support.bench import World
+from tests.support.graphs import project
 from tests.support.rules import fsm
-from tests.support.story_events import CONTENT, DELEGATION, MERGED, REVIEWER, SYSTEM, T0, StoryLog, digest, story
+from tests.support.story_events import (
+    CONTENT,
+    DELEGATION,
+    DOC_TASK,
+    MERGED,
+    REVIEWER,
+    SYSTEM,
+    T0,
+    TASK,
+    StoryLog,
+    digest,
+    story,
+)
 
 
 async def world_of(log: StoryLog) -> World:
@@ -115,6 +132,18 @@ async def test_request_that_nobody_answers_expires_and_the_third_in_a_row_parks_
 
 
 @pytest.mark.rule("LC-73")
+async def test_configuration_says_how_many_requests_nobody_may_answer():
+    world = await world_of(draft())
+    bench = await world.bench()
+    limits = fsm().limits.model_copy(update={"expiries_before_park": 1})
+    bench = replace(bench, rules=replace(bench.rules, fsm=fsm().model_copy(update={"limits": limits})))
+    await gates.request_gate(bench, RequestGate(gate="approve_scope", subject=CONTENT))
+    await gates.expire_gate(bench, ExpireGate(approval_id=list(bench.state.approvals)[-1]))
+    assert bench.state.park is not None
+    assert "nobody answered 1 requests in a row" in bench.state.park.detail
+
+
+@pytest.mark.rule("LC-73")
 async def test_answer_of_a_person_ends_the_row_of_expiries():
     world = await world_of(draft())
     bench = await world.bench()
@@ -133,3 +162,24 @@ async def test_answer_of_a_person_ends_the_row_of_expiries():
         else:
             await gates.expire_gate(bench, ExpireGate(approval_id=approval_id))
     assert bench.state.park is None
+
+
+@pytest.mark.rule("PL-45", "PL-46", "EV-142", "GR-69")
+async def test_plan_that_stalls_says_which_task_waits_for_which_dependency_and_why():
+    log = story(until="build").task(TASK, "todo", "DISCARD_TASK", "cancelled")
+    world = await world_of(log)
+    bench = await world.bench()
+    (intent,) = plan(bench.state, fsm(), now_ms=bench.now_ms)
+    assert isinstance(intent, Park)
+    await gates.park_story(bench, intent)
+    *_, stalled, parked = [decode(e) for e in await world.events()]
+    assert isinstance(stalled, PlanStalled)
+    assert [(b.task_id, b.waits_for.id, b.reason) for b in stalled.blockers] == [
+        (DOC_TASK, TASK, "dependency is cancelled")
+    ]
+    assert isinstance(parked, StoryParked)
+    assert parked.detail.startswith(f"task {DOC_TASK} waits for {TASK}: dependency is cancelled. ")
+    graph = MemoryGraph()
+    await project(graph, await world.events())
+    blocked = [(key.start.id, key.end.id) for key in graph.relations if key.type == "BLOCKED_BY"]
+    assert blocked == [(DOC_TASK, TASK)]

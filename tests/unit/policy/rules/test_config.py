@@ -233,6 +233,16 @@ def test_argument_in_short_form_equals_the_long_one() -> None:
     assert ArgSpec.model_validate("optional path") == ArgSpec(type="path", required=False)
 
 
+def test_author_of_commits_is_a_name_with_a_mail_and_moves_no_decision() -> None:
+    data = copy.deepcopy(SHIPPED)
+    data["commits"] = {"author": "Shop Fleet <fleet@shop.example>"}
+    assert load(data).commits.author == "Shop Fleet <fleet@shop.example>"
+    assert load(data).digest == load(SHIPPED).digest
+    for wrong in ("nobody", "a <b> <c>", "a\nb <c@d>", "<a@b>"):
+        data["commits"] = {"author": wrong}
+        assert [p.split(":")[0] for p in problems(data)] == ["commits.author"], wrong
+
+
 @pytest.mark.rule("RC-34")
 def test_toolchains_are_named_by_the_policy_and_python_is_always_there() -> None:
     data = copy.deepcopy(SHIPPED)

@@ -124,7 +124,7 @@ def test_call_of_the_role_in_its_phase_is_allowed_with_obligations() -> None:
         ({"claimed_by": None}, "not_claimed"),
         ({"claimed_by": Principal("agent:developer-002")}, "not_claimed"),
         ({"task": None}, "not_claimed"),
-        ({"is_over_budget": True, "epoch": 2}, "budget_exceeded"),
+        ({"used_up": "the story budget is used up", "epoch": 2}, "budget_exceeded"),
         ({"epoch": 2}, "epoch_stale"),
     ],
 )
@@ -250,6 +250,7 @@ def test_argument_of_another_form_is_denied(name: str, args: dict[str, Any]) -> 
         ("https://internal.example.org.evil.net/", "target_not_listed"),
         ("https://evil.net/api.example.org", "target_not_listed"),
         ("https://xapi.example.org/", "target_not_listed"),
+        ("https://evilinternal.example.org/", "target_not_listed"),
         ("https://preview/", "target_not_listed"),
         ("http://api.example.org/", "argument_invalid"),
         ("https://api.example.org@evil.net/", "argument_invalid"),

@@ -121,3 +121,18 @@ async def test_equal_trees_change_nothing(folder: Path) -> None:
     before = await taken(folder, blobs)
     changes = await write_changes(folder, before, before, blobs)
     assert (changes.written, changes.removed, changes.skipped) == ((), (), {})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".git /x", ".git./x", "git~1/x", ".git::$INDEX_ALLOCATION/x", ".g\u200cit/x", "a/.GIT . /x", "GIT~2", ".git\\x"],
+)
+async def test_what_other_systems_take_for_the_repository_is_left_alone(folder: Path, name: str) -> None:
+    blobs = MemoryBlobStore()
+    after = {
+        name: FileEntry("100644", await blobs.put(b"x")),
+        "digit~1/.gitx": FileEntry("100644", await blobs.put(b"")),
+    }
+    changes = await write_changes(folder, {}, after, blobs)
+    assert changes.written == ("digit~1/.gitx",)
+    assert list(changes.skipped) == [name]

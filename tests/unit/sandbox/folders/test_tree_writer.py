@@ -43,6 +43,23 @@ def umask(request: pytest.FixtureRequest) -> Generator[int]:
     os.umask(before)
 
 
+@pytest.mark.parametrize("kind", ["link", "file"])
+async def test_name_that_is_taken_is_never_written_through_or_over(tmp_path: Path, kind: str) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.write_bytes(b"mine")
+    if kind == "link":
+        (root / "a.py").symlink_to(outside)
+    else:
+        (root / "a.py").hardlink_to(outside)
+    blobs = MemoryBlobStore()
+
+    with pytest.raises(FileExistsError):
+        await write_tree(await stored(blobs, {"a.py": ("100644", b"x = 1\n")}), root, blobs, ME)
+
+    assert outside.read_bytes() == b"mine"
+
+
 @pytest.mark.usefixtures("umask")
 async def test_written_tree_has_its_modes_and_contents(tmp_path: Path) -> None:
     blobs = MemoryBlobStore()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from fleet.kernel.errors import InvalidInput, NotFound
+from fleet.redaction.redact_json import redact_report
 from fleet.sandbox.folders import beneath, workspace
 from fleet.sandbox.folders.beneath import TooLarge, open_beneath, read_beneath, walk_beneath
 from fleet.sandbox.folders.workspace import NO_ROOM, disk_usage, remove_tree, store_artifacts
 from fleet.trees.memory import MemoryBlobStore
+from fleet.workspace.service.results import parse_junit
 
 
 @pytest.fixture
@@ -144,3 +147,43 @@ async def test_check_s6_artifacts_are_capped_in_number(root: int, folder: Path) 
         (folder / "many" / str(n)).write_text("")
 
     assert len(await store_artifacts(root, ["many"], MemoryBlobStore())) == workspace.MAX_ARTIFACTS
+
+
+TOKEN = "ghp_" + "a1B2" * 9
+JUNIT = f"""<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="pytest">
+<testcase classname="tests.test_a" name="test_a[{TOKEN}]" file="tests/test_a.py">
+<failure message="AssertionError: token {TOKEN}&#10;&lt;a&gt; &amp; &quot;b&quot;">
+E  assert "{TOKEN}" &lt; 1</failure><system-out><![CDATA[said {TOKEN} ]] ]]></system-out></testcase>
+</testsuite></testsuites>"""
+OUTCOME = {"id": "a::b", "outcome": "failed", "message": f"x {TOKEN}\n", "excerpt": "é\\"}
+OUTCOMES = {"files": [{"name": "a", "collected": True, "reason": f'"{TOKEN}', "tests": [OUTCOME]}]}
+
+
+@pytest.mark.rule("CX-60", "RC-67")
+async def test_what_a_test_said_is_stored_without_its_secrets_and_reads_as_before(tmp_path: Path) -> None:
+    files = {"junit.xml": JUNIT.encode(), "tests.json": json.dumps(OUTCOMES).encode(), "pack.bin": TOKEN.encode()}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    blobs = MemoryBlobStore()
+    root = os.open(tmp_path, os.O_RDONLY)
+    try:
+        stored = {a.path: await blobs.get(a.blob) for a in await store_artifacts(root, list(files), blobs) if a.blob}
+    finally:
+        os.close(root)
+
+    assert stored["pack.bin"] == files["pack.bin"]
+    before, after = parse_junit(files["junit.xml"]), parse_junit(stored["junit.xml"])
+    assert before is not None
+    assert after is not None
+    # The name of a test is what it is compared by.
+    assert [(c.id, c.outcome, c.file) for c in after.cases] == [(c.id, c.outcome, c.file) for c in before.cases]
+    assert after.cases[0].message == "AssertionError: token [REDACTED:GITHUB]"
+    assert stored["junit.xml"].count(TOKEN.encode()) == 1
+    assert b'&#10;&lt;a&gt; &amp; &quot;b&quot;"' in stored["junit.xml"]
+    plain = files["tests.json"].replace(TOKEN.encode(), b"[REDACTED:GITHUB]")
+    assert json.loads(stored["tests.json"]) == json.loads(plain)
+
+
+@pytest.mark.parametrize("content", [b"<testcase>no secret & no form", b'{"message": "plain"}', b"\xff", b""])
+def test_report_without_a_secret_has_the_same_bytes(content: bytes) -> None:
+    assert redact_report("a.xml", content) == redact_report("a.json", content) == content

@@ -94,6 +94,17 @@ def test_broken_test_is_an_error_and_the_others_count(tmp_path: Path) -> None:
     assert sorted(cases(tmp_path)) == [("(file)", "error"), ("adds", "passed")]
 
 
+@pytest.mark.rule("RC-80")
+def test_node_file_that_ends_its_process_is_named_beside_a_broken_one(tmp_path: Path) -> None:
+    path_for("node")
+    write_files(tmp_path, REPOS["node"])
+    write_files(tmp_path, {"test/broken.test.js": "syntax error here(\n", "test/ended.test.js": "process.exit(0);\n"})
+    assert shim(tmp_path, "node", "unit").returncode == 1
+    assert sorted(cases(tmp_path)) == [("(file)", "error"), ("(report)", "error"), ("adds", "passed")]
+    reports = ElementTree.parse(tmp_path / "test-reports/junit.xml").iter("testcase")
+    assert [case.attrib["file"] for case in reports if case.attrib["name"] == "(report)"] == ["test/ended.test.js"]
+
+
 def test_node_suites_give_their_tests_with_whole_names(tmp_path: Path) -> None:
     path_for("node")
     text = """const { describe, it, test } = require('node:test');

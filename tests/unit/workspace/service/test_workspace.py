@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -302,6 +303,23 @@ async def test_declaration_that_is_not_valid_goes_to_the_run_as_its_problem(
 
 
 @pytest.mark.rule("RC-77", "PL-43")
+@pytest.mark.rule("RC-110", "RC-44")
+async def test_commands_and_services_are_those_that_the_base_declares(
+    service: WorkspaceService, sandbox: Sandbox, blobs: MemoryBlobStore
+) -> None:
+    text = '[commands]\ntest = "make check"\n[[services]]\nname = "cache"\nkind = "redis"\nenv_prefix = "R"\n'
+    base = await put(blobs, {"a.py": "a\n", ".fleet/workspace.toml": text})
+    tree = await put(blobs, {"a.py": "a\n", ".fleet/workspace.toml": '[commands]\ntest = "true"\n'})
+    ids = {"run_id": EntityId("rn-1"), "story_id": StoryId("st-1")}
+    before = await service.measure(base, rigor="L1", **ids)
+    await service.measure(tree, rigor="L1", base=before, **ids)
+    assert [spec.env.get("TEST_CMD") for spec in sandbox.specs] == ["make check", "make check"]
+    assert [[one.kind for one in spec.services] for spec in sandbox.specs] == [["redis"], ["redis"]]
+    wrong = await put(blobs, {"a.py": "a\n", ".fleet/workspace.toml": "[commands]\ntest = 3\n"})
+    await service.measure(wrong, rigor="L1", **ids)
+    assert "TEST_CMD" not in sandbox.specs[-1].env
+
+
 async def test_commit_asks_for_parent_base_and_earlier_packs(
     service: WorkspaceService, sandbox: Sandbox, blobs: MemoryBlobStore
 ) -> None:
@@ -320,6 +338,9 @@ async def test_commit_asks_for_parent_base_and_earlier_packs(
         "date": "1700000000 +0000",
     }
     assert BlobMount(blob=pack, target="/inputs/pack-1.pack") in sandbox.specs[0].mounts
+    await service.commit(tree, STAGED, **{**options, "author": "Shop Fleet <fleet@shop.example>"})
+    told: Any = await sandbox.input("commit.json")
+    assert (told["author_name"], told["author_email"]) == ("Shop Fleet", "fleet@shop.example")
     sandbox.files = {"out/commit.txt": b"not an id", "out/new.pack": b"P", "out/new.idx": b"I"}
     with pytest.raises(ToolFailed, match="no commit"):
         await service.commit(tree, STAGED, **options)

@@ -9,18 +9,19 @@ import struct
 import pytest
 
 from fleet.kernel.errors import SandboxUnavailable
-from fleet.sandbox.backends.bubblewrap.seccomp import CHECKED, DENIED, UNANSWERED, filter_bytes, host_filter
+from fleet.sandbox.backends.bubblewrap.seccomp import CHECKED, DENIED, UNANSWERED, UNCOUNTED, filter_bytes, host_filter
 
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, KILL = "allow", "kill"
 EPERM, ENOSYS, EAFNOSUPPORT = errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT
 
 
-def answer(machine: str, number: int, *args: int, arch: int | None = None) -> object:
+def answer(machine: str, number: int, *args: int, arch: int | None = None, counts_memory: bool = True) -> object:
     """What the filter says: ALLOW, KILL, or an errno."""
     data = struct.pack("<II", number, arch or AUDIT[machine]) + bytes(8)
     data += b"".join(struct.pack("<Q", a) for a in (*args, *(0,) * (6 - len(args))))
-    program = [struct.unpack_from("<HBBI", filter_bytes(machine), at) for at in range(0, len(filter_bytes(machine)), 8)]
+    raw = filter_bytes(machine, counts_memory=counts_memory)
+    program = [struct.unpack_from("<HBBI", raw, at) for at in range(0, len(raw), 8)]
     at, accumulator = 0, 0
     while True:
         op, yes, no, value = program[at]
@@ -53,6 +54,17 @@ def test_filter_refuses_every_listed_call(machine: str) -> None:
         name: EPERM for name in DENIED if name in known
     }
     assert {answer(machine, known[name]) for name in UNANSWERED} == {ENOSYS}
+
+
+@pytest.mark.rule("RC-30", "RC-31")
+def test_memory_of_no_process_is_refused_where_nothing_counts_it(machine: str) -> None:
+    column = ("x86_64", "aarch64").index(machine)
+    for numbers_of in UNCOUNTED.values():
+        number = numbers_of[column]
+        assert number is not None
+        assert answer(machine, number) == ALLOW
+        assert answer(machine, number, counts_memory=False) == ENOSYS
+    assert answer(machine, numbers(machine)["ptrace"], counts_memory=False) == EPERM
 
 
 def test_filter_allows_calls_it_does_not_know(machine: str) -> None:
