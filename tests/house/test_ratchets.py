@@ -52,7 +52,6 @@ WIDE = {
     "fleet/owner/commands/handler.py": 30,
     "fleet/owner/duties/councils.py": 28,
     "fleet/owner/duties/delivery.py": 24,
-    "fleet/owner/duties/procedure.py": 21,
     "fleet/owner/journal/journal.py": 27,
     "fleet/owner/story_owner.py": 22,
     "fleet/owner/workbench.py": 22,

@@ -44,8 +44,7 @@ from fleet.models.replies.replies import critique_schema, proposal_schema
 from fleet.models.routing.budget import BudgetLimits, BudgetTotals, spent_out
 from fleet.owner.council_pools import council_rules
 from fleet.owner.duties import advice, ballots, estimates, evidence, verdicts
-from fleet.owner.duties.authored import described_tree, language_of_tests
-from fleet.owner.duties.members import Sitting, ask_member, material, task_paths, unless_final
+from fleet.owner.duties.members import Sitting, ask_member, ask_tester, material, task_paths, unless_final
 from fleet.owner.duties.summaries import keep_summaries
 from fleet.owner.duties.texts import SittingPacks, source_paths
 from fleet.owner.engineering import authors
@@ -378,22 +377,8 @@ async def _tests(sitting: Sitting, member: RosterMember) -> None:
     """The test author sees story, interface and the code as it is, never a draft (CN-23)."""
     bench = sitting.bench
     payload: TestsAuthored | DraftFailed
-    tree = sitting.opened.subject_digest
-    language = await language_of_tests(bench, tree) if tree is not None and sitting.is_code else None
-    own = await _interface(bench)
-    if tree is not None and language is not None:
-        own = "\n\n".join(part for part in (own, await described_tree(bench, tree, language)) if part)
     try:
-        answer = await ask_member(
-            bench,
-            sitting.record,
-            member,
-            "tests",
-            step="tests",
-            shared=sitting.shared,
-            own=own,
-            language=language,
-        )
+        answer = await ask_tester(sitting, member)
         payload = TestsAuthored(
             council_id=sitting.council_id,
             author=member.member_id,
@@ -403,18 +388,6 @@ async def _tests(sitting: Sitting, member: RosterMember) -> None:
     except ModelError as error:
         payload = _failed(sitting, member, error)
     await sitting.say("tests/received", payload, by=member.principal)
-
-
-async def _interface(bench: Workbench) -> str:
-    """Interface and examples that tests are written against."""
-    lines: list[str] = []
-    for decision in bench.state.decisions.values():
-        if decision.proposed.category == "ARCHITECTURE" and decision.status == "ACCEPTED":
-            lines = [decision.proposed.rationale]
-    examples = bench.state.content.constraints.get("examples")
-    if isinstance(examples, dict):
-        lines.append(f"Import it with: {examples.get('import')}")  # pyright: ignore[reportUnknownMemberType]
-    return "\n".join(lines)
 
 
 async def _critique(sitting: Sitting, duty: OwedCritique) -> None:

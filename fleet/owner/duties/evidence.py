@@ -11,17 +11,16 @@ from fleet.council.candidate import Version, cluster_id_of, cluster_sizes
 from fleet.council.evidence import is_better
 from fleet.council.facts import DeliveredTests
 from fleet.council.rounds import FRESH_TEMPERATURE, OwedEvidence, OwedRepair
-from fleet.council.tests_filter import TestRuns, filter_tests
 from fleet.events.council import DroppedTest, Evidence, EvidenceGate, EvidenceRecorded, RepairReceived, TestsFiltered
 from fleet.kernel.digest import canonical_json, digest_of_json
 from fleet.kernel.ids import Digest, EntityId
 from fleet.models.replies.json_reply import normalise_output
 from fleet.owner.duties import advice, gate_councils
-from fleet.owner.duties.authored import authored_tests, run_authored
 from fleet.owner.duties.members import Sitting, ask_member, task_paths, usable
 from fleet.owner.duties.procedure import base_measurement, workspace_of
 from fleet.owner.duties.texts import examples_module, shown_chars
 from fleet.owner.engineering import authors, seats
+from fleet.owner.engineering.independent_tests import delivered_tests, filtered_tests, run_delivered
 from fleet.owner.journal.steps import Work
 from fleet.owner.workbench import seat, together
 from fleet.story.council_facts import CouncilSaid, council_state
@@ -69,7 +68,8 @@ async def measure_candidates(sitting: Sitting, duty: OwedEvidence) -> None:
         filtered = sitting.state.filtered
         if duty.filter_tests and any(e.generated for e in executed):
             on_base = await _on_base(sitting)
-            filtered = _filtered(executed, on_base or {})
+            ran = {e.candidate: [r.signature for r in e.generated] for e in executed if e.generated}
+            filtered = filtered_tests(ran, on_base or {})
             payloads.append(_filter_event(sitting, filtered, on_base))
         measured = [_evidence_of(e, filtered, duty.round) for e in executed]
     elif sitting.opened.kind == "gate":
@@ -228,11 +228,11 @@ async def _generated(sitting: Sitting, space: WorkspaceService, tree: Digest) ->
     tests = sitting.state.tests
     if not isinstance(tests, DeliveredTests) or not tests.count:
         return ()
-    authored = await authored_tests(sitting.bench, tests.digest)
-    if authored.language is not None:
+    given = await delivered_tests(sitting.bench, tests.digest)
+    if given.language is not None:
         # One run runs them twice, and tells how a test ended where both agree.
-        return (await run_authored(space, tree, authored, sitting.bench),) * 2
-    return tuple([await run_authored(space, tree, authored, sitting.bench) for _ in range(2)])
+        return (await run_delivered(space, tree, given, sitting.bench),) * 2
+    return tuple([await run_delivered(space, tree, given, sitting.bench) for _ in range(2)])
 
 
 async def _on_base(sitting: Sitting) -> dict[str, str] | None:
@@ -244,27 +244,8 @@ async def _on_base(sitting: Sitting) -> dict[str, str] | None:
     assert tree is not None
     work = Work(seat=QA, tool="tests", op="pytest", task_id=sitting.opened.task_id, council_id=sitting.council_id)
     space = workspace_of(sitting.bench, f"{sitting.council_id}/evidence/base", work)
-    authored = await authored_tests(sitting.bench, tests.digest)
-    return (await run_authored(space, tree, authored, sitting.bench)).signature
-
-
-def _filtered(executed: Sequence[Executed], on_base: Mapping[str, str]) -> facts.KeptTests:
-    """Which generated tests can be believed (CN-33)."""
-    ran = {e.candidate: [r.signature for r in e.generated] for e in executed if e.generated}
-    names = dict.fromkeys(name for first, _ in ran.values() for name in first)
-    missing = "not_collected"
-    selection = filter_tests(
-        [
-            TestRuns(
-                test_id=name,
-                is_collected=all(first.get(name, missing) != missing for first, _ in ran.values()),
-                runs={c: (one.get(name, missing), two.get(name, missing)) for c, (one, two) in ran.items()},
-                base=on_base.get(name),
-            )
-            for name in names
-        ]
-    )
-    return facts.KeptTests(selection.kept, selection.dropped, selection.trusted)
+    given = await delivered_tests(sitting.bench, tests.digest)
+    return (await run_delivered(space, tree, given, sitting.bench)).signature
 
 
 def _filter_event(sitting: Sitting, selection: facts.KeptTests, on_base: dict[str, str] | None) -> TestsFiltered:

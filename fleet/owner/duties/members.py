@@ -16,6 +16,7 @@ from fleet.models.chat import AS_LONG_AS_FITS, Sampling
 from fleet.models.port import AgentAnswer, AgentRequest, WorkKind
 from fleet.models.replies.code_reply import TestLanguage
 from fleet.owner.duties.texts import design_view, pack_text, refusals_text, source_paths, task_view
+from fleet.owner.engineering.independent_tests import described_tree, language_of_tests
 from fleet.owner.journal.steps import Seat, Work
 from fleet.owner.tools.explore import Exploration, acting_of, explore
 from fleet.owner.workbench import Workbench
@@ -189,6 +190,31 @@ async def ask_member(
     work = work_of(record, member, kind)
     name = f"{record.opened.council_id}/{step}"
     return await bench.journal.ask(name, await explored(bench, request, work, step=name), work)
+
+
+async def ask_tester(sitting: Sitting, member: RosterMember) -> AgentAnswer:
+    """The recorded tests of somebody who sees story, interface and the code as it is, never a draft (CN-23)."""
+    bench, tree = sitting.bench, sitting.opened.subject_digest
+    language = await language_of_tests(bench, tree) if tree is not None and sitting.is_code else None
+    parts = [_interface(bench)]
+    if tree is not None and language is not None:
+        parts.append(await described_tree(bench, tree, language))
+    own = "\n\n".join(part for part in parts if part)
+    return await ask_member(
+        bench, sitting.record, member, "tests", step="tests", shared=sitting.shared, own=own, language=language
+    )
+
+
+def _interface(bench: Workbench) -> str:
+    """Interface and examples that tests are written against."""
+    lines: list[str] = []
+    for decision in bench.state.decisions.values():
+        if decision.proposed.category == "ARCHITECTURE" and decision.status == "ACCEPTED":
+            lines = [decision.proposed.rationale]
+    examples = bench.state.content.constraints.get("examples")
+    if isinstance(examples, dict):
+        lines.append(f"Import it with: {examples.get('import')}")  # pyright: ignore[reportUnknownMemberType]
+    return "\n".join(lines)
 
 
 async def request_of(

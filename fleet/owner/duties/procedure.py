@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from fleet.council.facts import DeliveredTests
-from fleet.council.tests_filter import PASSED
-from fleet.events.council import TestsFiltered
 from fleet.events.task import TreeMerged
 from fleet.events.workspace import CriterionTest, FlakyResults, WorkspaceReported, WorkspaceScored
 from fleet.events.workspace import WorkspaceSummary as Summary
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.ids import Digest, EntityId
-from fleet.models.replies.code_reply import TestLanguage
-from fleet.owner.duties.authored import AuthoredTests, authored_tests
 from fleet.owner.duties.fetch import fetch_repository
-from fleet.owner.duties.texts import example_criteria, examples_module
+from fleet.owner.engineering.independent_tests import passed_tests
 from fleet.owner.journal.steps import Work
 from fleet.owner.story_repository import hosted_at
 from fleet.owner.workbench import Workbench, seat
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.story.guards import binds_criteria, held_waivers, shown_criteria
 from fleet.story.intents import CheckoutBase, MeasureTree
-from fleet.story.state import CouncilRecord
-from fleet.trees.service import keep_tests, read_changes, read_tree
+from fleet.trees.service import read_changes, read_tree
 from fleet.workspace.evidence import E2eDeclaration, FlakyTests, find_flaky
 from fleet.workspace.report import WorkspaceReport
 from fleet.workspace.service.report import Measurement
-from fleet.workspace.service.workspace import IndependentFile, TestRun, WorkspaceService, declared_by
+from fleet.workspace.service.workspace import WorkspaceService, declared_by
 from fleet.workspace.verdict import Waiver, score_workspace
 
 DEVOPS = seat("devops")
@@ -181,76 +174,10 @@ async def _bound_criteria(
     bound: dict[EntityId, list[CriterionTest]] = {c.ac_id: [] for c in bench.criteria}
     for ac_id, test in await _given_tests(bench, measured, base):
         bound[ac_id].append(CriterionTest(test=test, source="given"))
-    modules = [m for m in (_examples(bench), *[await _independent(bench, c) for c in _chosen_councils(bench)]) if m]
-    if modules:
-        work = Work(seat=seat("qa"), tool="tests", op="pytest", task_id=task_id)
-        space = workspace_of(bench, f"{prefix}/criteria", work)
-        names = {f"test_module_{number}.py": module for number, module in enumerate(modules, 1)}
-        for run in await _run_modules(space, tree, names, bench):
-            for file in run.files:
-                module, ends = names[file.name], TestRun(files=(file,)).signature
-                for test, criteria in module.named.items():
-                    for ac_id in criteria if ends.get(test) == PASSED else ():
-                        shown = CriterionTest(test=test, source=module.source, council_id=module.council_id)
-                        bound[EntityId(ac_id)].append(shown)
+    work = Work(seat=seat("qa"), tool="tests", op="pytest", task_id=task_id)
+    for ac_id, shown in await passed_tests(bench, workspace_of(bench, f"{prefix}/criteria", work), tree):
+        bound[ac_id].append(shown)
     return {ac_id: tuple(tests) for ac_id, tests in bound.items()}
-
-
-async def _run_modules(
-    space: WorkspaceService, tree: Digest, modules: Mapping[str, _TestModule], bench: Workbench
-) -> list[TestRun]:
-    """The runs of these test files: one for those of each language."""
-    runs: list[TestRun] = []
-    if python := {name: m.tests.code for name, m in modules.items() if m.tests.language is None}:
-        runs.append(await space.run_tests(tree, python, toolchain=bench.toolchain))
-    others: dict[TestLanguage, list[IndependentFile]] = {}
-    for name, module in modules.items():
-        tests = module.tests
-        if tests.language is not None:
-            file = IndependentFile(name, tests.path, tests.code, tests.names)
-            others.setdefault(tests.language, []).append(file)
-    for language, files in others.items():
-        runs.append(await space.run_independent(tree, files, language=language, toolchain=bench.toolchain))
-    return runs
-
-
-@dataclass(frozen=True, slots=True)
-class _TestModule:
-    """Tests that the author of a change did not write, and the criteria that each of them names."""
-
-    tests: AuthoredTests
-    named: Mapping[str, tuple[str, ...]]
-    source: Literal["example", "independent"]
-    council_id: EntityId | None = None
-
-
-def _examples(bench: Workbench) -> _TestModule | None:
-    named = example_criteria(bench.state.content.constraints, [c.ac_id for c in bench.criteria])
-    code = AuthoredTests(examples_module(bench.state.content.constraints), tuple(named))
-    return _TestModule(code, named, "example") if named else None
-
-
-def _chosen_councils(bench: Workbench) -> list[CouncilRecord]:
-    """The last council that decided about each task which is not given up."""
-    tasks = {name for name, task in bench.state.tasks.items() if task.state != "cancelled"}
-    by_task = {c.opened.task_id: c for c in bench.state.councils.values() if c.winner is not None and not c.is_advice}
-    return [council for task, council in by_task.items() if task in tasks]
-
-
-async def _independent(bench: Workbench, council: CouncilRecord) -> _TestModule | None:
-    state = council.deliberation
-    kept = frozenset(state.filtered.kept) if state.filtered is not None else frozenset[str]()
-    if not isinstance(state.tests, DeliveredTests) or not kept:
-        return None
-    tests = await authored_tests(bench, state.tests.digest)
-    if tests.language is None:
-        tests = replace(tests, code=keep_tests(tests.code, kept))
-    else:
-        # What passes without the change shows nothing of it, and neither does what was never run without it.
-        on_base = next((p.on_base for p in council.said.values() if isinstance(p, TestsFiltered)), None) or {}
-        kept = frozenset(test for test in kept if on_base.get(test, PASSED) != PASSED)
-    named = {t: n for t, n in tests.criteria([c.ac_id for c in bench.criteria]).items() if t in kept}
-    return _TestModule(tests, named, "independent", council.opened.council_id) if named else None
 
 
 def criteria_evidence(bench: Workbench, tree: Digest) -> dict[EntityId, tuple[str, ...]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from fleet.council.facts import DeliveredTests
 from fleet.events.task import TaskClaimed, TaskClaimReleased, TaskTransitioned, TreeMerged
 from fleet.kernel.errors import ModelError
 from fleet.kernel.ids import CommandId, Digest, EntityId, StepId
 from fleet.models.chat import AS_LONG_AS_FITS, Sampling
 from fleet.models.port import AgentRequest
 from fleet.models.replies.replies import review_schema
-from fleet.owner.duties.authored import authored_tests
 from fleet.owner.duties.checkpoints import checkpoint
 from fleet.owner.duties.procedure import measure, measure_tree, workspace_of
-from fleet.owner.duties.texts import examples_module, pack_text, shown_chars, test_path
+from fleet.owner.duties.texts import pack_text, shown_chars, test_path
+from fleet.owner.engineering.independent_tests import tests_to_keep
 from fleet.owner.journal.steps import Seat, Work
 from fleet.owner.story_repository import staged_repository
 from fleet.owner.workbench import Workbench, seat
@@ -20,7 +19,7 @@ from fleet.story.guards import current_score
 from fleet.story.intents import CommitWork, MeasureTree, MergeTask, ReleaseReview, ReviewTask, StartTask, TestTask
 from fleet.story.plan_tasks import REVIEWS, route_task, system_step
 from fleet.story.state import TaskState
-from fleet.trees.service import is_test, keep_tests, merge_modules, read_changes, unified_diff
+from fleet.trees.service import is_test, read_changes, unified_diff
 from fleet.trees.tree import changed_paths
 from fleet.workspace.service.specs import PACK
 
@@ -96,14 +95,7 @@ async def commit_work(bench: Workbench, intent: CommitWork) -> None:
 
 
 async def _with_tests(bench: Workbench, task: TaskState, council_id: str, tree: Digest, who: Seat) -> Digest:
-    council = bench.state.councils[council_id].deliberation
-    parts = [examples_module(bench.state.content.constraints)]
-    if isinstance(council.tests, DeliveredTests) and council.filtered is not None and council.filtered.kept:
-        tests = await authored_tests(bench, council.tests.digest)
-        # Those of other languages stay evidence: some that were dropped cannot be taken out of their file.
-        if tests.language is None:
-            parts.append(keep_tests(tests.code, frozenset(council.filtered.kept)))
-    text = merge_modules([p for p in parts if p])
+    text = await tests_to_keep(bench, bench.state.councils[council_id])
     if not text:
         return tree
     work = Work(seat=who, tool="files", op="write", task_id=task.task.task_id, council_id=EntityId(council_id))

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from confinement import is_protected, path_problem
-from edits import EditProblem, merge_definitions, parse
+from edits import EditProblem, merge_definitions, normal_form_digest, parse
 from formatter import Formatter
-from normal_form import normal_form_digest
 
 MAX_INPUT_BYTES = 8 << 20
 MAX_EDITS = 200

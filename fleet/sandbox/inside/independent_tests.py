@@ -59,7 +59,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class MustFail:
+class FailingTests:
     """Tests that must fail: the text that defines them, and what each of them says, by name."""
 
     text: str
@@ -67,7 +67,7 @@ class MustFail:
 
 
 @dataclass
-class Run:
+class FileRun:
     """What one run of a file came to: the exit status, and how each test ended, as often as it was told."""
 
     code: int
@@ -94,7 +94,7 @@ class Run:
         return any(is_red(case) for ends in self.ends.values() for case in ends)
 
 
-class Place:
+class TestPlace:
     """The workspace, and how programs are run in it.
 
     Args:
@@ -180,7 +180,7 @@ def is_module(given: Given) -> bool:
     return not given.path.endswith(".cjs") and (given.path.endswith(".mjs") or bool(_MODULE.search(given.code)))
 
 
-def must_fail_in_node(given: Given) -> MustFail:
+def must_fail_in_node(given: Given) -> FailingTests:
     """One test for each way of asserting: what makes one of them silent makes its test pass."""
     test, assert_ = f"t{secrets.token_hex(6)}", f"a{secrets.token_hex(6)}"
     if is_module(given):
@@ -192,10 +192,10 @@ def must_fail_in_node(given: Given) -> MustFail:
         f"{test}('{name}', async () => {{ {form.format(assert_=assert_, said=token)}; }});\n"
         for (name, token), form in zip(said.items(), _NODE_FORMS, strict=True)
     ]
-    return MustFail(f"\n;{head}{''.join(lines)}", said)
+    return FailingTests(f"\n;{head}{''.join(lines)}", said)
 
 
-def run_node(place: Place, given: Given, text: str) -> Run:
+def run_node(place: TestPlace, given: Given, text: str) -> FileRun:
     """The file as a run of `node --test` of its own."""
     ending = "mjs" if is_module(given) else "cjs"
     file = place.folder_of(given.path) / f"x{secrets.token_hex(6)}.test.{ending}"
@@ -204,7 +204,7 @@ def run_node(place: Place, given: Given, text: str) -> Run:
     to = "--test-reporter-destination="
     argv = ["node", "--test", f"--test-reporter={INSIDE / 'node_reporter.mjs'}", f"{to}{events}", str(file)]
     with place.laid(file, text):
-        run = Run(place.run(argv, cwd=place.root))
+        run = FileRun(place.run(argv, cwd=place.root))
     name = file.relative_to(place.root).as_posix()
     for case in node_tests.cases_of(_text_of(events), root=place.root):
         if case.name == "(file)" or case.name == name:
@@ -216,15 +216,15 @@ def run_node(place: Place, given: Given, text: str) -> Run:
 # Go
 
 
-def must_fail_in_go(given: Given) -> MustFail:
+def must_fail_in_go(given: Given) -> FailingTests:
     """A test for each of two ways of failing."""
     said = {f"TestX{secrets.token_hex(6)}": secrets.token_hex(8) for _ in range(2)}
     ways = zip(said.items(), ("Fatal", "Error"), strict=True)
     text = "".join(f'func {name}(t *testing.T) {{ t.{way}("{token}") }}\n' for (name, token), way in ways)
-    return MustFail(f"\n{text}", said)
+    return FailingTests(f"\n{text}", said)
 
 
-def run_go(place: Place, given: Given, text: str) -> Run:
+def run_go(place: TestPlace, given: Given, text: str) -> FileRun:
     """The file as the only tests of its package: another file could bring a `TestMain`."""
     folder = place.folder_of(given.path)
     file, events = folder / f"x{secrets.token_hex(6)}_test.go", place.scratch / "go.json"
@@ -237,7 +237,7 @@ def run_go(place: Place, given: Given, text: str) -> Run:
     argv = ["go", "test", "-json", "-vet=off", "-count=1", f"./{where}" if where != "." else "."]
     try:
         with place.laid(file, text):
-            run = Run(place.run(argv, cwd=place.root, stdout=events))
+            run = FileRun(place.run(argv, cwd=place.root, stdout=events))
     finally:
         for path in others:
             shutil.move(aside / path.name, path)
@@ -259,17 +259,17 @@ _RUST_FORMS = (
 )
 
 
-def must_fail_in_rust(given: Given) -> MustFail:
+def must_fail_in_rust(given: Given) -> FailingTests:
     """One test for each of the usual macros, in the same module: an import may put others in their place."""
     said = {f"x{secrets.token_hex(6)}": secrets.token_hex(8) for _ in _RUST_FORMS}
     lines = [
         f"#[test]\nfn {name}() {{ {form.format(said=token)}; }}\n"
         for (name, token), form in zip(said.items(), _RUST_FORMS, strict=True)
     ]
-    return MustFail(f"\n{''.join(lines)}", said)
+    return FailingTests(f"\n{''.join(lines)}", said)
 
 
-def run_rust(place: Place, given: Given, text: str) -> Run:
+def run_rust(place: TestPlace, given: Given, text: str) -> FileRun:
     """The file as a test target of its own, beside the `Cargo.toml` above its folder."""
     folder = place.folder_of(given.path)
     target, said, events = f"x{secrets.token_hex(6)}", place.scratch / "cargo.json", place.scratch / "rust.json"
@@ -284,7 +284,7 @@ def run_rust(place: Place, given: Given, text: str) -> Run:
     if program is None:
         raise NoRecord("cargo made no program of its tests")
     argv = [program.path, "-Z", "unstable-options", "--format", "json"]
-    run = Run(place.run(argv, cwd=folder.parent, stdout=events, RUSTC_BOOTSTRAP="1"))
+    run = FileRun(place.run(argv, cwd=folder.parent, stdout=events, RUSTC_BOOTSTRAP="1"))
     for case in cargo_tests.cases_of(_text_of(events), target):
         run.add(case.name, case)
     return run
@@ -293,9 +293,11 @@ def run_rust(place: Place, given: Given, text: str) -> Run:
 def _first_error(text: str) -> str:
     with suppress(Unreadable):
         for line in json_lines(text):
-            message = line.get("message")
-            if isinstance(message, dict) and message.get("level") == "error":  # pyright: ignore[reportUnknownMemberType]
-                return str(message.get("message"))[:MESSAGE_CHARS]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            match line:
+                case {"message": {"level": "error", "message": str(said)}}:
+                    return said[:MESSAGE_CHARS]
+                case _:
+                    pass
     return "cargo says no reason"
 
 
@@ -306,14 +308,14 @@ def _text_of(path: Path) -> str:
         raise NoRecord("the run left no record") from error
 
 
-_LANGUAGES: dict[str, tuple[Callable[[Place, Given, str], Run], Callable[[Given], MustFail]]] = {
+_LANGUAGES: dict[str, tuple[Callable[[TestPlace, Given, str], FileRun], Callable[[Given], FailingTests]]] = {
     "node": (run_node, must_fail_in_node),
     "go": (run_go, must_fail_in_go),
     "rust": (run_rust, must_fail_in_rust),
 }
 
 
-def ends_of(place: Place, given: Given, language: str) -> list[dict[str, Any]]:
+def ends_of(place: TestPlace, given: Given, language: str) -> list[dict[str, Any]]:
     """How each of its tests ended; NoRecord when the file cannot be run, or its runs cannot be believed."""
     run, plant = _LANGUAGES[language]
     try:
@@ -330,7 +332,7 @@ def ends_of(place: Place, given: Given, language: str) -> list[dict[str, Any]]:
     return [_record(name, alone, beside) for name in given.tests]
 
 
-def _record(name: str, alone: Run, beside: Run) -> dict[str, Any]:
+def _record(name: str, alone: FileRun, beside: FileRun) -> dict[str, Any]:
     outcome, message = alone.outcome(name), _OWN_NAME.sub("tests", alone.message(name))[:MESSAGE_CHARS]
     if not outcome:
         outcome, message = "not_collected", "the run does not tell how it ended"
@@ -339,7 +341,7 @@ def _record(name: str, alone: Run, beside: Run) -> dict[str, Any]:
     return {"id": name, "outcome": outcome, "exception": None, "message": message, "excerpt": ""}
 
 
-def run_file(place: Place, given: Given, language: str) -> dict[str, Any]:
+def run_file(place: TestPlace, given: Given, language: str) -> dict[str, Any]:
     """The record of one test file, whatever becomes of its processes."""
     try:
         return {"name": given.name, "collected": True, "reason": "", "tests": ends_of(place, given, language)}
@@ -371,7 +373,10 @@ def main(argv: Sequence[str]) -> int:
     make_folder(root / "out")
     scratch = Path(tempfile.mkdtemp(prefix="tests-"))
     try:
-        document = {"schema": 1, "files": [run_file(Place(root, scratch, language), one, language) for one in files]}
+        document = {
+            "schema": 1,
+            "files": [run_file(TestPlace(root, scratch, language), one, language) for one in files],
+        }
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     out: Path = options.out or root / "out"

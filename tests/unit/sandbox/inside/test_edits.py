@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tests.support.inside import load
 
 edits: Any = load("edits")
-normal_form: Any = load("normal_form")
 
 TARGET = '''#!/usr/bin/env python
 """Shapes."""
@@ -189,14 +188,14 @@ def test_merge_any_definitions_gives_each_name_once_and_is_idempotent(old: list[
 def test_normal_form_ignores_layout_comments_and_docstrings() -> None:
     one = 'def f(a):\n    """Doc."""\n    return a + 1  # why\n'
     two = "def f( a ):\n\n    return (a+1)\n"
-    assert normal_form.normal_form("a.py", one) == normal_form.normal_form("a.py", two)
-    assert normal_form.normal_form("a.py", one) != normal_form.normal_form("a.py", one.replace("1", "2"))
-    assert normal_form.normal_form("a.txt", "a  b\n") == normal_form.normal_form("a.txt", "a b")
-    assert normal_form.normal_form("a.py", "def (") == "def ("
+    assert edits.normal_form("a.py", one) == edits.normal_form("a.py", two)
+    assert edits.normal_form("a.py", one) != edits.normal_form("a.py", one.replace("1", "2"))
+    assert edits.normal_form("a.txt", "a  b\n") == edits.normal_form("a.txt", "a b")
+    assert edits.normal_form("a.py", "def (") == "def ("
 
 
 def test_normal_form_digest_leaves_out_files_that_mean_the_same() -> None:
     changed = ("a.py", "X = 1\n", "X = 2\n")
-    digest = normal_form.normal_form_digest
+    digest = edits.normal_form_digest
     assert digest([changed]) == digest([("b.py", "Y = 1\n", "Y=1\n"), changed])
     assert digest([changed]) != digest([("b.py", "X = 1\n", "X = 2\n")])
