@@ -20,7 +20,7 @@ _APPLICATIONS = (
     ("llm", "llm", "serve_apps.deployed:llm", "/v1"),
 )
 """Name, deployment, builder and prefix; the names are those of serve_apps.app."""
-_SERVICES = ("add_planning", "add_context", "add_coach", "add_workspace")
+_SERVICES = ("add_planning", "add_context", "add_coach", "add_workspace", "add_sessions")
 """Of serve_apps.rpc, which this package may not import."""
 _OLD_CLUSTER_STAYS_S = 300
 

@@ -91,7 +91,7 @@ def build_gateway(
     roles = given.config.roles.roles if given.config is not None else {}
     rows = RowRules(lambda: desk.fsm, roles, lambda who: registry.epics_of(who))
     sight = Sight(registry, desk, rows, given.platform, override_s=settings.incident_override_s)
-    mcp = McpFront(desk, registry, tools, sight=sight)
+    mcp = McpFront(desk, registry, tools, sight=sight, stories=given.stories)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

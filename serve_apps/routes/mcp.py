@@ -1,4 +1,4 @@
-"""MCP server at /api/mcp: the runner's methods, a session's tools and reading of stories, for other agents (AP-113).
+"""MCP server at /api/mcp: the runner's methods, a session's tools, reading of stories, and work sessions (AP-113).
 
 Over the services that the HTTP front uses, so that roles, keys and refusals are the same. Stateless: every request
 carries its bearer token, and any replica answers.
@@ -7,9 +7,7 @@ carries its bearer token, and any replica answers.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from mcp.server.context import ServerRequestContext
@@ -24,12 +22,13 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from fleet.desk.planning import PlanningDesk
 from fleet.desk.principals import PrincipalRegistry
+from fleet.desk.stories import StoryDesk
 from fleet.desk.tools.desk import ToolDesk
 from fleet.desk.tools.tasks import TaskDesk
 from fleet.events.codec import published
@@ -38,8 +37,10 @@ from fleet.kernel.ids import EntityId, Principal, StoryId
 from fleet.policy.rules.calls import ToolCall
 from fleet.policy.runs.spec import FINAL_STATUSES
 from fleet.policy.runs.task_spec import TaskSpec
+from serve_apps.mcp_tools import IdempotencyKey, McpArgs, McpOperation, OfStory
 from serve_apps.problems import internal_error, told
 from serve_apps.requests import check_key
+from serve_apps.sessions.mcp import WorkSessionTools
 from serve_apps.sight import Sight
 from serve_apps.wire.story import StoryList, damaged_views, story_view
 from serve_apps.wire.tool import (
@@ -56,21 +57,14 @@ from serve_apps.wire.tool import (
 MCP_PATH = "/api/mcp"
 _LONGEST_S = 600
 _Wait = Annotated[float, Field(alias="timeoutSec", ge=0, le=_LONGEST_S)]
-_IdempotencyKey = Annotated[str, Field(alias="idempotencyKey", min_length=8, max_length=128)]
 
 
-class _Args(BaseModel):
-    """Arguments of one operation; an unknown one, such as `approved`, is refused (RT-32)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
-
-
-class _RunTask(_Args):
+class _RunTask(McpArgs):
     spec: TaskSpec
-    key: _IdempotencyKey
+    key: IdempotencyKey
 
 
-class _OfTask(_Args):
+class _OfTask(McpArgs):
     run_id: Annotated[EntityId, Field(alias="taskId")]
     story_id: Annotated[StoryId | None, Field(alias="storyId")] = None
 
@@ -94,10 +88,10 @@ class _Cancel(_OfTask):
 
 
 class _OpenSession(SessionRequest):
-    key: _IdempotencyKey
+    key: IdempotencyKey
 
 
-class _OfSession(_Args):
+class _OfSession(McpArgs):
     session_id: Annotated[EntityId, Field(alias="sessionId")]
 
 
@@ -105,39 +99,27 @@ class _Invoke(_OfSession):
     tool: Annotated[str, Field(max_length=40)]
     op: Annotated[str, Field(max_length=40)]
     args: dict[str, JsonValue] = Field(default_factory=dict)
-    key: _IdempotencyKey
+    key: IdempotencyKey
 
 
-class _OfInvocation(_Args):
+class _OfInvocation(McpArgs):
     invocation_id: Annotated[EntityId, Field(alias="invocationId")]
     story_id: Annotated[StoryId | None, Field(alias="storyId")] = None
     wait_s: _Wait = 0
 
 
-class _ListStories(_Args):
+class _ListStories(McpArgs):
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: Annotated[str, Field(max_length=80)] | None = None
 
 
-class _OfStory(_Args):
-    story_id: Annotated[StoryId, Field(alias="storyId")]
-
-
-class _StoryEvents(_OfStory):
+class _StoryEvents(OfStory):
     after: Annotated[int, Field(ge=0, le=10**12)] = 0
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
-class _Nothing(_Args):
+class _Nothing(McpArgs):
     pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    description: str
-    args: type[BaseModel]
-    do: Callable[[Any, Principal], Awaitable[Any]]
-    is_read_only: bool = False
 
 
 class McpFront:
@@ -145,14 +127,21 @@ class McpFront:
 
     Args:
         tools: None answers everything about tools and runs with `sandbox_unavailable`.
+        stories: None answers everything about work sessions with `store_unavailable`.
     """
 
     def __init__(
-        self, desk: PlanningDesk, registry: PrincipalRegistry, tools: ToolDesk | None, *, sight: Sight
+        self,
+        desk: PlanningDesk,
+        registry: PrincipalRegistry,
+        tools: ToolDesk | None,
+        *,
+        sight: Sight,
+        stories: StoryDesk | None = None,
     ) -> None:
         self._desk, self._registry, self._desk_of_tools = desk, registry, tools
         self._sight = sight
-        self._operations = self._all_operations()
+        self._operations = self._all_operations() | WorkSessionTools(desk, stories, sight=sight).operations()
         server: Server[Any] = Server("swe-fleet", on_list_tools=self._listed, on_call_tool=self._called)
         self._manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True)
         self._is_running = False
@@ -225,22 +214,22 @@ class McpFront:
 
     # Operations.
 
-    def _all_operations(self) -> dict[str, _Operation]:
+    def _all_operations(self) -> dict[str, McpOperation]:
         read = True
         return {
-            "run_task": _Operation("Ask for a run in the sandbox; returns its taskId at once.", _RunTask, self._run),
-            "await_result": _Operation("How a run ended, or where it is.", _AwaitResult, self._await, read),
-            "stream_logs": _Operation("Lines of a run from a line number on.", _StreamLogs, self._logs, read),
-            "copy_artifacts": _Operation("Where declared outputs are.", _CopyArtifacts, self._copy, read),
-            "cancel": _Operation("End a run; one that is over is unchanged.", _Cancel, self._cancel),
-            "health": _Operation("What the sandbox enforces.", _Nothing, self._health, read),
-            "open_session": _Operation("Open a tool session in a story.", _OpenSession, self._open),
-            "list_tools": _Operation("Operations of a session with their arguments.", _OfSession, self._list, read),
-            "invoke_tool": _Operation("Call an operation in a session.", _Invoke, self._invoke),
-            "show_invocation": _Operation("Where a call is.", _OfInvocation, self._invocation, read),
-            "list_stories": _Operation("Stories by id, a page at a time.", _ListStories, self._stories, read),
-            "show_story": _Operation("One story as recorded now.", _OfStory, self._story, read),
-            "story_events": _Operation("Events of a story behind a version.", _StoryEvents, self._events, read),
+            "run_task": McpOperation("Ask for a run in the sandbox; returns its taskId at once.", _RunTask, self._run),
+            "await_result": McpOperation("How a run ended, or where it is.", _AwaitResult, self._await, read),
+            "stream_logs": McpOperation("Lines of a run from a line number on.", _StreamLogs, self._logs, read),
+            "copy_artifacts": McpOperation("Where declared outputs are.", _CopyArtifacts, self._copy, read),
+            "cancel": McpOperation("End a run; one that is over is unchanged.", _Cancel, self._cancel),
+            "health": McpOperation("What the sandbox enforces.", _Nothing, self._health, read),
+            "open_session": McpOperation("Open a tool session in a story.", _OpenSession, self._open),
+            "list_tools": McpOperation("Operations of a session with their arguments.", _OfSession, self._list, read),
+            "invoke_tool": McpOperation("Call an operation in a session.", _Invoke, self._invoke),
+            "show_invocation": McpOperation("Where a call is.", _OfInvocation, self._invocation, read),
+            "list_stories": McpOperation("Stories by id, a page at a time.", _ListStories, self._stories, read),
+            "show_story": McpOperation("One story as recorded now.", OfStory, self._story, read),
+            "story_events": McpOperation("Events of a story behind a version.", _StoryEvents, self._events, read),
         }
 
     async def _run(self, args: _RunTask, who: Principal) -> Any:
@@ -304,7 +293,7 @@ class McpFront:
         damaged = damaged_views(survey) if sight.sees_everything(who) else ()
         return StoryList(items=tuple(lines[: args.limit]), next_cursor=following, damaged=damaged)
 
-    async def _story(self, args: _OfStory, who: Principal) -> Any:
+    async def _story(self, args: OfStory, who: Principal) -> Any:
         state = await self._sight.shown(who, await self._desk.state(args.story_id))
         return story_view(state, self._desk.waiting_for(state))
 

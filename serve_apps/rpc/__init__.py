@@ -1,1 +1,1 @@
-"""The gRPC front: the planning, context, coach and workspace services over the same routes as REST."""
+"""The gRPC front: the planning, context, coach, workspace and sessions services over the same routes as REST."""

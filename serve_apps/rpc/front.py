@@ -20,9 +20,9 @@ from fleet.kernel.errors import FleetError, MalformedRequest, PayloadTooLarge, T
 from serve_apps.problems import HTTP_STATUS, internal_error
 from serve_apps.rpc.in_process import Reply, asked
 from serve_apps.rpc.transcode import HttpCall, http_call, message_of, status_of
-from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, workspace_pb2
+from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, sessions_pb2, workspace_pb2
 
-RPC_FILES = (planning_pb2, context_pb2, coach_pb2, workspace_pb2)
+RPC_FILES = (planning_pb2, context_pb2, coach_pb2, workspace_pb2, sessions_pb2)
 """The services, one in each."""
 
 _HEADERS = frozenset({"authorization", "idempotency-key", "if-match", "traceparent", "tracestate", "x-fleet-role"})
@@ -100,9 +100,12 @@ class RpcCalls:
         """The answer to one call; an empty message beside a status that tells of an error."""
         try:
             request = self._admitted(method.input_type._concrete_class, raw, context)
-            answer = await self._json(http_call(method, request), context)
+            call = http_call(method, request)
+            answer = await self._json(call, context)
             if "status_url" in answer:
-                answer = await self._carried_out(answer, context)
+                await self._carried_out(answer, context)
+                # The same request with the same key has its answer now (AP-2).
+                answer = await self._json(call, context)
             return message_of(method, answer)
         except FleetError as error:
             _fail(context, {"code": error.code, "detail": error.message}, HTTP_STATUS[error.code])
@@ -130,8 +133,8 @@ class RpcCalls:
         except DecodeError as error:
             raise MalformedRequest(f"the message is no {kind.DESCRIPTOR.full_name}") from error
 
-    async def _carried_out(self, queued: dict[str, Any], context: RpcContext) -> dict[str, Any]:
-        """The story after a command that was queued, once its owner has carried it out."""
+    async def _carried_out(self, queued: dict[str, Any], context: RpcContext) -> None:
+        """The owner has carried out a command that was queued."""
         look = HttpCall("GET", queued["status_url"])
         try:
             async with asyncio.timeout(_OWNER_S):
@@ -145,7 +148,6 @@ class RpcCalls:
             ) from None
         if outcome["problem"] is not None:
             raise _Refused(outcome["problem"], HTTP_STATUS.get(outcome["problem"].get("code", ""), 500))
-        return await self._json(HttpCall("GET", f"/api/planner/stories/{outcome['result']['story_id']}"), context)
 
     async def _json(self, call: HttpCall, context: RpcContext) -> dict[str, Any]:
         async with self._asked(call, context) as reply:

@@ -7,10 +7,10 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, workspace_pb2
+from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, sessions_pb2, workspace_pb2
 
 SERVICER_FUNCTIONS = tuple(
-    f"{__name__}.{name}" for name in ("add_planning", "add_context", "add_coach", "add_workspace")
+    f"{__name__}.{name}" for name in ("add_planning", "add_context", "add_coach", "add_workspace", "add_sessions")
 )
 """What `grpc_servicer_functions` of Serve names."""
 
@@ -33,6 +33,11 @@ def add_coach(servicer: Any, server: Any) -> None:
 def add_workspace(servicer: Any, server: Any) -> None:
     """The server answers the calls of service Workspace."""
     _add(workspace_pb2.DESCRIPTOR.services_by_name["Workspace"], servicer, server)
+
+
+def add_sessions(servicer: Any, server: Any) -> None:
+    """The server answers the calls of service Sessions."""
+    _add(sessions_pb2.DESCRIPTOR.services_by_name["Sessions"], servicer, server)
 
 
 def _add(service: ServiceDescriptor, servicer: Any, server: Any) -> None:

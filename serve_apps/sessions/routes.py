@@ -9,10 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fleet.context.row_cut import RowCut
 from fleet.desk.sessions.desk import MAX_LINES, MAX_TURNS, SessionReader
 from fleet.desk.sessions.pages import OutputPage, SessionList, SessionPage, SessionTurns
-from fleet.events.codec import decode
-from fleet.events.step import SessionForked
-from fleet.kernel.errors import NotFound
-from fleet.kernel.ids import Digest, Principal, StoryId
+from fleet.kernel.ids import Digest
 from fleet.kernel.types import ReasonRequest
 from fleet.story.commands.sessions import ForkRequest, ForkSession, StopSession, TellRequest, TellSession
 from serve_apps.commanding import Sent, send
@@ -150,17 +147,7 @@ async def fork_session(
     sent = await send(request, desk, story_id, fork, who=who, key=key)
     if sent.is_pending:
         return sent.pending()
-    return await _after(sessions, cut, sent, await _forked(desk, who, key, story_id))
-
-
-async def _forked(desk: Desk, who: Principal, key: str, story_id: StoryId) -> str:
-    """The session that this very request forked, however often it is sent."""
-    for event in await desk.events(story_id):
-        if event.type == SessionForked.type and event.command_id == f"{who}/{key}":
-            payload = decode(event)
-            assert isinstance(payload, SessionForked)
-            return payload.session_id
-    raise NotFound(f"story {story_id} has no fork of this request")
+    return await _after(sessions, cut, sent, await sessions.forked(story_id, sent.command_id))
 
 
 async def _after(sessions: SessionReader, cut: RowCut | None, sent: Sent, session_id: str) -> Any:

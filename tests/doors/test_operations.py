@@ -110,7 +110,7 @@ def test_engine_is_probed_and_its_strategy_follows(world: World) -> None:
 @pytest.mark.door("fleet models list", "fleet deploy list")
 def test_engines_and_environments_are_listed(world: World) -> None:
     engines = {m["engine_id"]: m for m in world.fleet("models", "list").ok()["models"]}
-    assert (engines["openai"]["runs"], engines["vllm"]["answers"]) == (world.model_url, False)
+    assert (engines["openai"]["runs"], engines["ollama"]["answers"]) == (world.model_url, False)
     assert isinstance(world.fleet("deploy", "list").ok()["environments"], list)
 
 

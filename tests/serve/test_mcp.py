@@ -6,53 +6,17 @@ import json
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx2
 import pytest
-from mcp import Client
-from mcp.client.streamable_http import (
-    create_mcp_http_client,  # pyright: ignore[reportPrivateImportUsage]
-    streamable_http_client,
-)
 
 from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
 from fleet.sandbox.port import SandboxHealth
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
 from serve_apps.routes.mcp import MCP_PATH
+from tests.support.mcp import Agent, agent
 from tests.support.story_events import DOC_TASK, STORY, TASK
 from tests.support.tool_front import DEV, ROOT, ToolFront, keyed, serving, task_spec, tool_front
-
-
-class Agent:
-    """A client of the MCP server, in somebody's name."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-
-    async def ask(self, tool: str, /, **args: Any) -> dict[str, Any]:
-        """What the tool answered."""
-        found = await self.client.call_tool(tool, args)
-        assert not found.is_error, found
-        assert isinstance(found.structured_content, dict)
-        return found.structured_content
-
-    async def refused(self, tool: str, /, **args: Any) -> dict[str, Any]:
-        """The problem with which the tool refused."""
-        found = await self.client.call_tool(tool, args)
-        assert found.is_error, found
-        assert isinstance(found.structured_content, dict)
-        return found.structured_content
-
-
-@asynccontextmanager
-async def agent(url: str, who: dict[str, str] = DEV) -> AsyncGenerator[Agent]:
-    """A connected client."""
-    async with (
-        create_mcp_http_client(headers=who) as http,
-        Client(streamable_http_client(f"{url}{MCP_PATH}", http_client=http), cache=None) as client,
-    ):
-        yield Agent(client)
 
 
 def leaves_a_file(start: ProgramStart) -> ProgramEnd:
@@ -62,7 +26,7 @@ def leaves_a_file(start: ProgramStart) -> ProgramEnd:
 @asynccontextmanager
 async def served(program: Program = leaves_a_file) -> AsyncGenerator[tuple[ToolFront, Agent, str]]:
     """A front over HTTP, and the developer's client."""
-    async with tool_front(program=program) as at, serving(at.app) as url, agent(url) as dev:
+    async with tool_front(program=program) as at, serving(at.app) as url, agent(url, DEV) as dev:
         yield at, dev, url
 
 
@@ -161,7 +125,7 @@ class Broken(ToolSupervisor):
 
 @pytest.mark.rule("AP-7")
 async def test_defect_of_ours_is_told_as_such_and_not_in_detail():
-    async with tool_front(supervisor=Broken) as at, serving(at.app) as url, agent(url) as dev:
+    async with tool_front(supervisor=Broken) as at, serving(at.app) as url, agent(url, DEV) as dev:
         assert await dev.refused("health") == {
             "code": "internal_error",
             "message": "something went wrong inside the front; its log has the cause",
@@ -175,7 +139,7 @@ async def test_front_that_is_not_running_yet_and_one_without_tools_say_so():
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         early = await at.client.post(MCP_PATH, json=body, headers=DEV)
         assert (early.status_code, early.json()["code"]) == (503, "sandbox_unavailable")
-    async with tool_front(with_tools=False) as at, serving(at.app) as url, agent(url) as dev:
+    async with tool_front(with_tools=False) as at, serving(at.app) as url, agent(url, DEV) as dev:
         assert (await dev.refused("health"))["code"] == "sandbox_unavailable"
         assert (await at.client.get("/api/tools", headers=DEV)).json()["missing"] == "tools"
 

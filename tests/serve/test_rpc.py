@@ -219,8 +219,8 @@ async def test_fault_of_ours_tells_nothing_of_its_inside(caplog: pytest.LogCaptu
 
 async def test_application_without_grpc_says_so_and_nothing_else() -> None:
     server = grpc.aio.server()
-    for add in (services.add_planning, services.add_context, services.add_coach, services.add_workspace):
-        add(NoRpcCalls(), server)
+    for name in SERVICER_FUNCTIONS:
+        getattr(services, name.rpartition(".")[2])(NoRpcCalls(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

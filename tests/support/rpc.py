@@ -17,14 +17,14 @@ from starlette.types import ASGIApp
 
 from scripts import rpc as protos
 from serve_apps.rpc.front import RpcFront
-from serve_apps.rpc.services import add_coach, add_context, add_planning, add_workspace
+from serve_apps.rpc.services import add_coach, add_context, add_planning, add_sessions, add_workspace
 
 
 @asynccontextmanager
 async def serving_rpc(app: ASGIApp) -> AsyncGenerator[grpc.aio.Channel]:
     """A channel to a server over this application."""
     server = grpc.aio.server()
-    for add in (add_planning, add_context, add_coach, add_workspace):
+    for add in (add_planning, add_context, add_coach, add_workspace, add_sessions):
         add(RpcFront(app), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -43,8 +43,8 @@ def as_caller(name: str, key: int | None = None) -> tuple[tuple[str, str], ...]:
 
 def stub(service: str, channel: Any) -> Any:
     """The client of a service, compiled from its `.proto` file."""
-    files = {"Planning": "planning", "Context": "context", "StoryCoach": "coach", "Workspace": "workspace"}
-    return getattr(_stubs(files[service]), f"{service}Stub")(channel)
+    name = {"StoryCoach": "coach"}.get(service, service.lower())
+    return getattr(_stubs(name), f"{service}Stub")(channel)
 
 
 @cache

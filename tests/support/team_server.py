@@ -80,6 +80,17 @@ def engineers_answer(request: dict[str, Any]) -> Scripted:
     return Scripted(ENGINEER[min(turn, len(ENGINEER) - 1)])
 
 
+def engineers_at_work(request: dict[str, Any]) -> Scripted:
+    """As `engineers_answer`, with calls in JSON, of developers whose fourth reply never comes."""
+    messages = request["messages"]
+    if not str(messages[0]["content"]).startswith("Work: engineer"):
+        return team_answer(request)
+    turn = sum(message["role"] == "assistant" for message in messages)
+    uses = tool_uses_in(ENGINEER[min(turn, 3)], "blocks", OFFERS).uses
+    calls = (json.dumps({"tool": use.name, "args": json.loads(use.arguments)}) for use in uses)
+    return Scripted("\n".join(calls), hang=turn >= 3)
+
+
 _HASTY = _SLUG.replace("text.lower()", "text")
 _EXPORTED = (
     "<<<<<<< SEARCH\n    return len(words(text))\n=======\n    return len(words(text))\n\n\n"

@@ -37,17 +37,21 @@ from fleet.log.port import MAX_ATTEMPTS, Appended, AppendRequest, DeadLetter, Fa
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.dead_letters import RedisDeadLetters
 from fleet.log.redis.log import RedisEventLog
+from fleet.models.probed import ExerciseScore, ProbedEngine
+from fleet.wiring.models.probes import keep_probe
 from tests.doors.table import SOCKET, command_of, operation_of
 from tests.support.openai_server import FakeOpenAIServer
 from tests.support.processes import processes_below
 from tests.support.team_models import DEMO, demo_repository, demo_story
-from tests.support.team_server import served_team
+from tests.support.team_server import engineers_at_work, served_team
 
 ROOT = Path(__file__).resolve().parents[2]
 STORIES = "/api/planner/stories"
 WELL = (0, 3)
 """Exit codes of a command that did what it was asked for: done, or waiting for a person."""
 COLLEAGUE = "token-of-a-colleague"
+ABLE = "vllm"
+"""Model profile of stories whose developers work in sessions: the probe that is kept of it chose that."""
 _keys = itertools.count(1)
 
 
@@ -152,9 +156,9 @@ class World:
         """What the front says of a story."""
         return self.get(f"{STORIES}/{story_id}")
 
-    def start(self, story_id: str, *delegates: str) -> None:
+    def start(self, story_id: str, *delegates: str, model: str = "") -> None:
         """Starts a story on a repository of its own; the gates of these roles are delegated."""
-        body = {"repo": str(self.repository()), "model": self.model, "delegate": list(delegates)}
+        body = {"repo": str(self.repository()), "model": model or self.model, "delegate": list(delegates)}
         self.send("POST", f"{STORIES}/{story_id}/start", body, status=200)
 
     def wait(self, holds: Callable[[], Any], *, within_s: float = 120) -> Any:
@@ -318,6 +322,23 @@ def add_colleague(home: Path) -> None:
     (home / "principals.json").write_text(json.dumps([local, other]))
 
 
+def _keep_probe_of_the_able(home: Path) -> None:
+    """What `fleet models probe` keeps of an engine that calls tools well."""
+    right, fix = ExerciseScore(right=6, of=6), ExerciseScore(right=1, of=1)
+    probed = ProbedEngine(
+        engine_id=ABLE,
+        model="tiny-1b",
+        probed_at="2026-01-01T00:00:00Z",
+        window=32_000,
+        text_calls=right,
+        edits=right,
+        facts=right,
+        fixes=fix,
+        tokens=40_000,
+    )
+    keep_probe(home, probed)
+
+
 @contextmanager
 def running_world(
     folder: Path, home: Path, *, model: str = "openai", variables: Callable[[str], Mapping[str, str]] | None = None
@@ -330,16 +351,19 @@ def running_world(
     """
     folder.mkdir(exist_ok=True)
     with served_team() as engine, pytest.MonkeyPatch.context() as patch:
+        engine.answer = engineers_at_work
         given = {
             "FLEET_HOME": str(home),
             "FLEET_MEMORY_FLOOR_MB": "500",
             "FLEET_OPENAI_BASE_URL": engine.base_url,
+            "FLEET_VLLM_BASE_URL": engine.base_url,
             "FLEET_AUDIT_INTERVAL_S": "5",
             **(variables(engine.base_url) if variables else {}),
         }
         for name, value in given.items():
             patch.setenv(name, value)
         add_colleague(home)
+        _keep_probe_of_the_able(home)
         try:
             with httpx2.Client(timeout=200) as client:
                 world = World(home, folder, client, engine, model)

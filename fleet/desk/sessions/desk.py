@@ -21,8 +21,10 @@ from fleet.desk.sessions.pages import (
     TurnPage,
 )
 from fleet.desk.shown_text import shown_name, shown_text
+from fleet.events.codec import decode
+from fleet.events.step import SessionForked
 from fleet.kernel.errors import ArtifactNotFound, NotFound
-from fleet.kernel.ids import Digest, StoryId
+from fleet.kernel.ids import CommandId, Digest, EntityId, StoryId
 from fleet.owner.engineering.runs import printed
 from fleet.policy.runs.calls import JUNIT
 from fleet.policy.runs.spec import RunResult
@@ -107,6 +109,15 @@ class SessionReader:
                         shown = lines[first - 1 : first - 1 + min(limit, MAX_LINES)]
                         return OutputPage(digest=digest, lines=tuple(shown), first=first, of=len(lines))
         raise ArtifactNotFound(f"no call of session {session_id} has output {digest}", digest=digest)
+
+    async def forked(self, story_id: StoryId, command_id: CommandId) -> EntityId:
+        """The session that this very request forked, however often it is sent. NotFound."""
+        for event in await self._planning.events(story_id):
+            if event.type == SessionForked.type and event.command_id == command_id:
+                payload = decode(event)
+                assert isinstance(payload, SessionForked)
+                return payload.session_id
+        raise NotFound(f"story {story_id} has no fork of this request")
 
     async def _state(self, story_id: StoryId, cut: RowCut | None) -> StoryState:
         state = await self._planning.state(story_id)
