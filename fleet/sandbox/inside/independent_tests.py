@@ -100,10 +100,11 @@ class TestPlace:
     Args:
         root: the workspace.
         scratch: a folder for records, outside of the workspace.
+        limit_s: seconds that one program may take.
     """
 
-    def __init__(self, root: Path, scratch: Path, language: str) -> None:
-        self.root, self.scratch = root, scratch
+    def __init__(self, root: Path, scratch: Path, language: str, *, limit_s: float) -> None:
+        self.root, self.scratch, self._limit_s = root, scratch, limit_s
         # An empty wrapper is none, whatever the project's own settings say.
         none = {"RUSTC_WRAPPER": "", "RUSTC_WORKSPACE_WRAPPER": ""}
         self.env = language_environment(language, root) | os.environ | none
@@ -118,7 +119,7 @@ class TestPlace:
             except OSError as error:
                 raise NoRecord(f"{argv[0]}: {error.strerror}") from error
             try:
-                code = child.wait(RUN_LIMIT_S)
+                code = child.wait(self._limit_s)
             except subprocess.TimeoutExpired:
                 code = _TIMED_OUT
             finally:
@@ -127,7 +128,7 @@ class TestPlace:
                 child.wait()
                 end_children()
         if code == _TIMED_OUT:
-            raise NoRecord(f"the file took longer than {RUN_LIMIT_S} seconds")
+            raise NoRecord(f"the file took longer than {self._limit_s:g} seconds")
         return 128 - code if code < 0 else code
 
     def folder_of(self, path: str) -> Path:
@@ -358,6 +359,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--workspace", type=Path, default=Path("/workspace"))
     parser.add_argument("--inputs", type=Path, default=Path("/inputs"))
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--limit", type=float, default=RUN_LIMIT_S)
     options = parser.parse_args(argv)
     root: Path = options.workspace.resolve()
     try:
@@ -373,10 +375,8 @@ def main(argv: Sequence[str]) -> int:
     make_folder(root / "out")
     scratch = Path(tempfile.mkdtemp(prefix="tests-"))
     try:
-        document = {
-            "schema": 1,
-            "files": [run_file(TestPlace(root, scratch, language), one, language) for one in files],
-        }
+        place = TestPlace(root, scratch, language, limit_s=options.limit)
+        document = {"schema": 1, "files": [run_file(place, one, language) for one in files]}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     out: Path = options.out or root / "out"
