@@ -156,8 +156,10 @@ class ReportCase:
 
 
 def _was_skipped(report: WorkspaceReport, section: Section) -> bool:
+    # Secrets are looked for in the change itself, not by a stage: Node has no analyser, so its stage is always skipped,
+    # and what was searched and found to be clean counted as not searched. What was found blocks as ever.
     if section == "security" and report.security is not None and any(t.name == SECRETS for t in report.security.tools):
-        return False  # secrets are looked for in the change itself, whether a language has an analyser or not
+        return False
     stage = report.stage(_STAGE_OF[section])
     return stage is not None and stage.status == "skipped"
 

@@ -46,8 +46,8 @@ STORIES: dict[Language, Sums] = {
     "go": Sums(
         "sums.go",
         _GO,
-        f"{_GO}\n// Double doubles.\nfunc Double(a int) int {{\n\tif a < 0 {{\n\t\treturn 0\n\t}}\n\treturn 2 * a\n}}\n",
-        f"{_GO}\n// Double doubles.\nfunc Double(a int) int {{\n\treturn 2 * a\n}}\n",
+        f"{_GO}\nfunc Double(a int) int {{\n\tif a < 0 {{\n\t\treturn 0\n\t}}\n\treturn 2 * a\n}}\n",
+        f"{_GO}\nfunc Double(a int) int {{\n\treturn 2 * a\n}}\n",
         '```go\n// file: double_test.go\npackage sums_test\n\nimport (\n\t"testing"\n\n\t"example.org/sums"\n)\n\n'
         "func Test_ac_1_doubles(t *testing.T) {\n\tif got := sums.Double(4); got != 8 {\n"
         '\t\tt.Fatalf("got %d", got)\n\t}\n}\n\nfunc TestAC2NothingBelowZero(t *testing.T) {\n'

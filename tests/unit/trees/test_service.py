@@ -7,6 +7,7 @@ import pytest
 from fleet.kernel.ids import Digest
 from fleet.trees.memory import MemoryBlobStore
 from fleet.trees.service import (
+    criteria_in_names,
     file_text,
     is_test,
     keep_tests,
@@ -151,3 +152,15 @@ async def test_changes_are_the_entries_that_the_other_tree_has_not() -> None:
 )
 def test_test_names_a_criterion_by_its_name_its_docstring_or_a_decorator(code: str, named: dict[str, tuple[str, ...]]):
     assert named_criteria(code, ["ac-1", "ac-10"]) == named
+
+
+@pytest.mark.rule("RG-47")
+def test_test_of_another_language_names_a_criterion_by_its_name_alone() -> None:
+    names = ["Test_ac_1_adds", "TestAC1Adds", "TestAc10", "ac-1 adds", "ac_10_is_ac_1", "TestMac1", "TestAC11", "adds"]
+    assert criteria_in_names(names, ["ac-1", "ac-10"]) == {
+        "Test_ac_1_adds": ("ac-1",),
+        "TestAC1Adds": ("ac-1",),
+        "TestAc10": ("ac-10",),
+        "ac-1 adds": ("ac-1",),
+        "ac_10_is_ac_1": ("ac-1", "ac-10"),
+    }

@@ -154,6 +154,16 @@ def test_section_of_a_skipped_stage_is_no_evidence(name: str) -> None:
     assert score.inconsistent
 
 
+@pytest.mark.rule("RG-13", "RG-15")
+@pytest.mark.parametrize(("tools", "count", "is_ok"), [(["secrets"], 0, True), (["secrets"], 1, False), ([], 0, False)])
+def test_secrets_that_were_looked_for_count_without_a_stage_for_them(tools: list[str], count: int, is_ok: bool) -> None:
+    security = {"secrets_found": count, "tools": [{"name": name} for name in tools]}
+    skipped = {"static": None, "lint": None, "stages": [{"name": "static", "status": "skipped"}]}
+    score = scored({**skipped, "security": security}, rigor="L0")
+    gate = next(g for g in score.gates if g.name == "secrets")
+    assert (gate.ok, score.verdict == "block", score.inconsistent) == (is_ok, not is_ok, not tools)
+
+
 @pytest.mark.rule("RG-12")
 def test_mostly_skipped_run_is_no_evidence_from_l2_on() -> None:
     change = {"unit": suite(4, skipped=5)}

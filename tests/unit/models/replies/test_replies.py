@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fleet.kernel.errors import InvalidInput, ReplyMalformed
 from fleet.models.chat import ToolUse
 from fleet.models.prompts.prompt import KINDS
-from fleet.models.replies.code_reply import authored_tests, code_blocks, edits_of
+from fleet.models.replies.code_reply import TestLanguage, authored_tests, code_blocks, edits_of
 from fleet.models.replies.json_reply import json_object
 from fleet.models.replies.json_schema import describe_schema, schema_problems
 from fleet.models.replies.replies import critique_schema, document_schema, parse_reply, proposal_schema, review_schema
@@ -333,3 +333,72 @@ def test_shipped_schemas_are_small_closed_and_use_the_checked_subset() -> None:
         assert schema["additionalProperties"] is False
         assert schema_problems({}, schema)
         assert len(describe_schema(schema)) < 400
+
+
+TESTS = {
+    "node": "// file: ./test/sums.test.mjs\nimport { test } from 'node:test';\n\ntest('ac-1 adds', () => {});\n"
+    "await test(\"ac-2 takes away\", () => {});\n  test('inner', () => {});\n",
+    "go": "// file: sums/more_test.go\npackage sums\n\nfunc Test_ac_1_adds(t *testing.T) {}\n\n"
+    "func TestAC2(t *testing.T) {}\n\nfunc Testing(t *testing.T) {}\nfunc TestMain(m *testing.M) {}\n",
+    "rust": "// file: tests/sums.rs\n#[test]\nfn ac_1_adds() {}\n\n#[test]\n#[should_panic]\nfn ac_2_fails() {}\n\n"
+    "fn helper() {}\n",
+}
+
+
+@pytest.mark.rule("CN-23")
+@pytest.mark.parametrize(
+    ("language", "path", "names"),
+    [
+        ("node", "test/sums.test.mjs", ["ac-1 adds", "ac-2 takes away"]),
+        ("go", "sums/more_test.go", ["Test_ac_1_adds", "TestAC2"]),
+        ("rust", "tests/sums.rs", ["ac_1_adds", "ac_2_fails"]),
+    ],
+)
+def test_tests_of_a_language_are_one_file_with_path_and_names(
+    language: TestLanguage, path: str, names: list[str]
+) -> None:
+    text = f"Run it so:\n```sh\nmake test\n```\nThe tests:\n```{language}\n{TESTS[language]}```\n"
+    value = parse_reply(text, "stop", kind="tests", language=language)
+    code = TESTS[language].partition("\n")[2]
+    assert value == {"language": language, "path": path, "code": code, "names": names}
+
+
+NODE_FILE = "// file: test/a.test.mjs\n"
+
+
+@pytest.mark.rule("CN-23", "MB-6")
+@pytest.mark.parametrize(
+    ("language", "code", "words"),
+    [
+        ("node", f"{NODE_FILE}const nothing = 1;\n", "defines no test"),
+        ("node", "test('ac-1', () => {});\n", "names its file: `// file: test/NAME.test.mjs`"),
+        ("node", "// file: ../test/a.test.mjs\ntest('ac-1', () => {});\n", "names its file"),
+        ("node", "// file: /etc/a.test.mjs\ntest('ac-1', () => {});\n", "names its file"),
+        ("node", "// file: node_modules/a/a.test.mjs\ntest('ac-1', () => {});\n", "names its file"),
+        ("node", "// file: sums.js\ntest('ac-1', () => {});\n", "names its file"),
+        ("node", f"{NODE_FILE}test('ac-1', () => {{}});\ntest('ac-1', () => {{}});\n", "two tests are named 'ac-1'"),
+        ("node", f"{NODE_FILE}test('a\\u0020b', () => {{}});\n", "no plain name"),
+        ("node", NODE_FILE + "".join(f"test('n{n}', () => {{}});\n" for n in range(201)), "more than 200 tests"),
+        ("go", "// file: vendor/a_test.go\nfunc TestA(t *testing.T) {}\n", "names its file"),
+        ("go", "// file: a.go\nfunc TestA(t *testing.T) {}\n", "names its file: `// file: FOLDER/NAME_test.go`"),
+        ("go", "// file: a_test.go\nfunc TestMain(m *testing.M) {}\n", "defines no test"),
+        ("rust", "// file: src/lib.rs\n#[test]\nfn a() {}\n", "names its file: `// file: tests/NAME.rs`"),
+        ("rust", "// file: tests/a.rs\nfn a() {}\n", "defines no test"),
+    ],
+)
+def test_tests_of_a_language_that_are_no_such_file_are_malformed(language: TestLanguage, code: str, words: str) -> None:
+    with pytest.raises(ReplyMalformed) as error:
+        parse_reply(f"```\n{code}```\n", "stop", kind="tests", language=language)
+    assert any(words in problem for problem in problems_of(error)), problems_of(error)
+
+
+@pytest.mark.rule("CN-23", "MB-6")
+def test_tests_of_a_language_in_several_blocks_or_none_or_cut_off_are_malformed() -> None:
+    block = f"```go\n{TESTS['go']}```\n"
+    for text, ended, words in [
+        ("Nothing to test.", "stop", "between ```go and ```"),
+        (block + block, "stop", "several code blocks"),
+        (block, "length", "cut off"),
+    ]:
+        with pytest.raises(ReplyMalformed, match=words):
+            parse_reply(text, ended, kind="tests", language="go")  # pyright: ignore[reportArgumentType]
