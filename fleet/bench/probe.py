@@ -1,4 +1,7 @@
-"""The exercises of a probe: what an engine is asked, and whether its answer is right. Pure functions."""
+"""The exercises of a probe: what an engine is asked, and whether its answer is right. Pure functions.
+
+Whoever asks says how long a reply may be: a model that reasons first must not be cut off before its first word.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,11 @@ from typing import NamedTuple
 
 from fleet.engineering.edits import Edited, Replacement, edit_text
 from fleet.engineering.tools import OFFERS, SessionCall, call_of
-from fleet.models.chat import ChatMessage, ChatRequest, Sampling, ToolOffer, ToolUse
+from fleet.models.chat import AS_LONG_AS_FITS, ChatMessage, ChatRequest, Sampling, ToolOffer, ToolUse
 from fleet.models.replies.tool_calls import ToolProblem
 
 _SYSTEM = "You are an engineer who works in a repository with tools. Every reply calls exactly one tool."
 _BY_NAME = {offer.name: offer for offer in OFFERS}
-_REPLY_TOKENS = 1_500
 CHARS_PER_TOKEN = 4
 """Of the filler, whose words most vocabularies hold; an engine that counts more tokens is told to be the smaller."""
 
@@ -75,7 +77,7 @@ def _only_call(uses: Sequence[ToolUse]) -> SessionCall | None:
 def _request(question: str, tools: Sequence[str], *, system: str = _SYSTEM) -> ChatRequest:
     return ChatRequest(
         messages=(ChatMessage(role="system", content=system), ChatMessage(role="user", content=question)),
-        sampling=Sampling(max_tokens=_REPLY_TOKENS, seed=1),
+        sampling=Sampling(max_tokens=AS_LONG_AS_FITS, seed=1),
         tools=tuple(_BY_NAME[name] for name in tools),
     )
 
@@ -157,7 +159,7 @@ def recall_exercise(tokens: int) -> RecallPrompt:
     asked = ", ".join(place for place, _, _ in _FACTS)
     question = "\n".join([*lines, "", f"What are the codes of: {asked}? Answer with the three numbers alone."])
     request = ChatRequest(
-        messages=(ChatMessage(role="user", content=question),), sampling=Sampling(max_tokens=200, seed=1)
+        messages=(ChatMessage(role="user", content=question),), sampling=Sampling(max_tokens=AS_LONG_AS_FITS, seed=1)
     )
     return RecallPrompt(request, tuple(code for _, _, code in _FACTS))
 
@@ -187,7 +189,7 @@ class FixState(NamedTuple):
     def request(self) -> ChatRequest:
         """What the engine is asked next."""
         tools: tuple[ToolOffer, ...] = tuple(_BY_NAME[name] for name in ("read", "edit", "write", "tests", "submit"))
-        return ChatRequest(messages=self.messages, sampling=Sampling(max_tokens=_REPLY_TOKENS, seed=1), tools=tools)
+        return ChatRequest(messages=self.messages, sampling=Sampling(max_tokens=AS_LONG_AS_FITS, seed=1), tools=tools)
 
 
 def fix_exercise() -> FixState:

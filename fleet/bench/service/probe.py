@@ -23,6 +23,7 @@ from fleet.models.probed import ExerciseScore, ProbedEngine
 _TIMEOUT_S = 600
 _LEAST_RECALL = 2_000
 _RECALL_PERCENT = 90
+_LEAST_REPLY = 200
 Told = Callable[[str], None]
 
 
@@ -37,6 +38,8 @@ class Probing:
     """Tokens that its entry promises."""
     most: int
     """Tokens of the longest prompt that the probe may send; a larger window counts as far as it was tried."""
+    output: int
+    """Tokens of its longest reply."""
     text: ChatModel
     native: ChatModel | None
     told: Told
@@ -84,9 +87,16 @@ class _Probe:
             tokens=self._usage.tokens_in + self._usage.tokens_out,
         )
 
-    async def _ask(self, model: ChatModel, request: ChatRequest) -> ChatReply | None:
-        """The reply; None where the engine refuses this very request, or answers nothing that can be read."""
+    async def _ask(self, model: ChatModel, request: ChatRequest, *, room: int | None = None) -> ChatReply | None:
+        """The reply; None where the engine refuses this very request, or answers nothing that can be read.
+
+        Args:
+            room: tokens that the prompt leaves of the window; a third of the window without it.
+        """
         self._asked += 1
+        most = max(_LEAST_REPLY, min(self._is.output, self._is.window // 3 if room is None else room))
+        sampling = request.sampling.model_copy(update={"max_tokens": most})
+        request = request.model_copy(update={"sampling": sampling})
         try:
             reply = await model.complete(request, request_id=f"probe-{self._asked}", timeout_s=_TIMEOUT_S)
         except ModelError as error:
@@ -110,9 +120,10 @@ class _Probe:
         """The window that holds, what was recalled in it, and whether a longer one failed: it is halved then."""
         first = window = min(self._is.window, self._is.most)
         while True:
-            exercise = recall_exercise(window * _RECALL_PERCENT // 100)
+            prompt = window * _RECALL_PERCENT // 100
+            exercise = recall_exercise(prompt)
             try:
-                reply = await self._ask(self._is.text, exercise.request)
+                reply = await self._ask(self._is.text, exercise.request, room=window - prompt)
             except ContextTooLarge:
                 reply = None
             right = exercise.right(reply.text) if reply is not None else 0

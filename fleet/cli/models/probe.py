@@ -47,6 +47,7 @@ def probe_model(output: Output, engine_id: str, *, window: int, is_kept: bool) -
                 model=engine.model,
                 window=engine.max_context,
                 most=window,
+                output=engine.max_output,
                 text=text,
                 native=own,
                 told=lambda line: output.note(f"[dim]{shown(line)}[/]"),

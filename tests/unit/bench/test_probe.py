@@ -29,6 +29,8 @@ class Model:
     window: int = 1_000_000
     knows_place: bool = True
     is_down: bool = False
+    thinks: int = 0
+    """Tokens of reasoning before each reply; one that has no room for them is cut off before its first word."""
     asked: list[ChatRequest] = field(default_factory=list[ChatRequest])
 
     async def complete(
@@ -42,6 +44,8 @@ class Model:
         tokens = sum(len(text) for text in request.texts) // 4
         if tokens > self.window:
             raise ContextTooLarge("too long")
+        if request.sampling.max_tokens <= self.thinks:
+            return self._reply(tokens, "")
         if not request.tools:
             return self._reply(tokens, " ".join(re.findall(r"the code of the \w+ is (\d+)", question)))
         if not self.calls_tools:
@@ -98,7 +102,7 @@ class Model:
 async def probed(text: Model, native: Model | None, *, window: int = 64_000, most: int = 32_000) -> ProbedEngine:
     """What the probe of this engine found."""
     told: list[str] = []
-    given = Probing("able", "auto", window=window, most=most, text=text, native=native, told=told.append)
+    given = Probing("able", "auto", window=window, most=most, output=8_000, text=text, native=native, told=told.append)
     found = await probe_engine(given, MemoryClock())
     assert told
     return found
@@ -116,6 +120,15 @@ async def test_model_that_can_all_of_it_gets_a_session():
         "session",
         "6 of 6 calls of tools and 6 of 6 edits came out right",
     )
+
+
+async def test_model_that_reasons_long_before_each_reply_gets_a_session():
+    text = Model(thinks=3_000)
+    found = await probed(text, None, window=32_000)
+    assert (found.window, choose_strategy(found).strategy) == (32_000, "session")
+    asked = [(sum(len(part) for part in one.texts) // 4, one.sampling.max_tokens) for one in text.asked]
+    assert max(most for _, most in asked) == 8_000
+    assert all(prompt + most <= 32_000 for prompt, most in asked)
 
 
 async def test_model_without_calls_drafts():
