@@ -93,7 +93,7 @@ class Sampling(Frozen):
 
     temperature: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")] = "0"
     top_p: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")] = "1"
-    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    max_tokens: Annotated[int, Field(ge=1)] = AS_LONG_AS_FITS
     seed: int = 0
     stop: tuple[str, ...] = ()
 

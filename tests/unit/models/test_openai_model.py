@@ -311,6 +311,17 @@ async def test_thoughts_go_back_to_the_engine_that_had_them_until_its_server_ref
     assert [m["messages"][1].get("reasoning_content") for m in server.requests] == ["Hm.", "Hm.", None, None]
 
 
+@pytest.mark.rule("MB-44")
+async def test_request_that_names_no_bound_gets_the_longest_reply_of_its_engine() -> None:
+    able = ENGINE.model_copy(update={"max_output": 32_000})
+    async with serving(Scripted("one")) as server:
+        model = OpenAIChatModel(able, base_url=server.base_url, model="tiny-1b")
+        asked = ChatRequest(messages=REQUEST.messages)
+        await model.complete(asked, request_id="r", timeout_s=60)
+        await model.close()
+    assert [sent["max_tokens"] for sent in server.requests] == [32_000]
+
+
 @pytest.mark.rule("MB-45")
 async def test_whole_calls_of_a_reply_that_was_cut_off_hold() -> None:
     calls = [
