@@ -122,6 +122,19 @@ def test_node_file_of_common_js_has_each_end_of_a_test(tmp_path: Path, monkeypat
     assert told["one"][1][1] == "it is bad"
 
 
+@pytest.mark.parametrize(("lang", "program"), [("node", "node"), ("go", "go"), ("rust", "cargo")])
+def test_program_that_is_not_there_is_named_and_other_tests_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lang: Language, program: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    root = write_files(tmp_path / "workspace", {**REPOS[lang], "right/own_test.go": "package right\n"})
+    before = {path for path in root.rglob("*") if path.is_file()}
+    assert run(root, lang, [given(lang, "right")]) == {
+        "right": [("not_collected", f"{program}: No such file or directory")]
+    }
+    assert {path for path in root.rglob("*") if path.is_file()} == before | {root / "out/tests.json"}
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"language": "node"}', '{"language": "cobol", "files": []}'])
 def test_request_that_is_none_is_bad_input(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_files(tmp_path, {"tests.json": text})
@@ -170,7 +183,6 @@ RUST = {
 }
 
 
-@pytest.mark.wide
 def test_rust_ends_red_whatever_wrong_code_does_to_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {f"src/{name}.rs": text for name, text in RUST.items()}
     files["src/lib.rs"] = "".join(f"pub mod {name};\n" for name in RUST)
