@@ -176,6 +176,13 @@ _NODE_FORMS = (
 )
 
 
+_FROZEN = (
+    "const assert = require('node:assert');\n"
+    "for (const one of [assert, assert.strict, require('node:test')]) Object.freeze(one);\n"
+)
+"""Loaded before the file: code that tells tests by their names or messages cannot change how they assert either."""
+
+
 def is_module(given: Given) -> bool:
     """Whether Node reads the file as a module of ECMAScript; its own ending says so, else its text."""
     return not given.path.endswith(".cjs") and (given.path.endswith(".mjs") or bool(_MODULE.search(given.code)))
@@ -200,10 +207,13 @@ def run_node(place: TestPlace, given: Given, text: str) -> FileRun:
     """The file as a run of `node --test` of its own."""
     ending = "mjs" if is_module(given) else "cjs"
     file = place.folder_of(given.path) / f"x{secrets.token_hex(6)}.test.{ending}"
-    events = place.scratch / "node.json"
+    events, frozen = place.scratch / "node.json", place.scratch / "frozen.cjs"
     remove(events)
+    remove(frozen)
+    frozen.write_text(_FROZEN)
     to = "--test-reporter-destination="
-    argv = ["node", "--test", f"--test-reporter={INSIDE / 'node_reporter.mjs'}", f"{to}{events}", str(file)]
+    argv = ["node", "--require", str(frozen), "--test"]
+    argv += [f"--test-reporter={INSIDE / 'node_reporter.mjs'}", f"{to}{events}", str(file)]
     with place.laid(file, text):
         run = FileRun(place.run(argv, cwd=place.root))
     name = file.relative_to(place.root).as_posix()
