@@ -25,7 +25,7 @@ with all_alive():
         StagedRepository,
     )
     from fleet.kernel.errors import ConfigError
-    from fleet.kernel.ids import RunKey
+    from fleet.kernel.ids import Digest, RunKey
     from fleet.policy.rules.calls import ToolCall
     from fleet.policy.runs.outcome import ToolOutcome
     from fleet.tools.port import ToolContext
@@ -33,8 +33,11 @@ with all_alive():
     from fleet.wiring.deployments import make_deployments
     from fleet.wiring.endpoints import Endpoints
     from fleet.wiring.roster import spreads_runs
+    from fleet.wiring.sandbox.environments import make_environments
     from fleet.wiring.sandbox.services import make_forge, make_sessions, remove_abandoned
     from fleet.wiring.sandbox.tools import make_node_toolbox
+    from fleet.workspace.project import LayerNeeds
+    from fleet.workspace.service.repository_environment import MadeEnvironment
 
 _LOOK_S = 3.0
 """Seconds between two looks for nodes that came or went."""
@@ -50,6 +53,7 @@ class SandboxShell(SessionMethods, DeploymentMethods, RunsShell):
         if self._deployments is not None:
             self.background(self._deployments.keep)
         self._forge = make_forge(endpoints, self._parts)
+        self._environments = make_environments(endpoints, self._parts.state_root, self._parts.blobs)
         self._changes = make_change_requests(endpoints)
         self._toolbox = make_node_toolbox(
             endpoints, self._supervisor, self._parts.blobs, name=name, changes=self._changes
@@ -93,6 +97,10 @@ class SandboxShell(SessionMethods, DeploymentMethods, RunsShell):
     async def stage_fetched(self, fetched: FetchedRepository) -> StagedRepository:
         """Keep what was fetched of a repository on another machine, where runs can see it."""
         return await self._forge.stage_fetched(fetched)
+
+    async def make_environment(self, needs: LayerNeeds, *, tree: Digest, commit: str) -> MadeEnvironment:
+        """Fetch what a repository asks for, once for each lockfile, and try its tests."""
+        return await self._environments.make(needs, tree=tree, commit=commit)
 
     async def publish(self, url: str, branch: str, commit: Commit, *, expected_old: str | None) -> None:
         """Create the branch of a story in a local repository."""

@@ -21,6 +21,7 @@ from fleet.cli.parameters import (
     Budget,
     Delegates,
     Model,
+    NoFetch,
     PythonEnvironment,
     Reason,
     Repository,
@@ -132,7 +133,7 @@ def run(
     rigor: Rigor = None,
     yes: Delegates = "",
     python: PythonEnvironment = None,
-    no_fetch: Annotated[bool, typer.Option("--no-fetch", help="Fetch no packages of its lockfile first.")] = False,
+    no_fetch: NoFetch = False,
     answers: Annotated[list[str] | None, typer.Option("--answer", help="qu-1=TEXT, a question about the goal.")] = None,
     limits: Budget = "",
 ) -> int:

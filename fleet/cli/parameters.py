@@ -21,6 +21,7 @@ Delegates = Annotated[
     str, typer.Option("--yes", help="Gates that agents may decide: po,qa; council:ROLE has the others.")
 ]
 PythonEnvironment = Annotated[Path | None, typer.Option(help="Python environment of the repository.")]
+NoFetch = Annotated[bool, typer.Option("--no-fetch", help="Fetch no packages of its lockfile first.")]
 Budget = Annotated[str, typer.Option("--budget", help="Limits of the story: tokens=N,cost_usd=N,wall_ms=N.")]
 
 Reason = Annotated[str, typer.Option(help="Why; 10 characters or more.")]

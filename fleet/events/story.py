@@ -135,6 +135,8 @@ class StoryStarted(_StoryEvent):
     """Replies of models are kept for later replay."""
     evidence_rules: Annotated[Count | None, Field(exclude_if=is_absent)] = None
     """Version of the rules by which a criterion is shown; None is of before, when a finished task was enough."""
+    fetches: Annotated[bool | None, Field(exclude_if=is_absent)] = None
+    """False: no packages of the repository are fetched; None: those that its lockfile asks for."""
 
 
 # Source: PL-5.

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fleet.events.payload import Payload, Value
+from fleet.events.payload import Payload, Value, is_absent
 from fleet.events.plan import Task
 from fleet.events.story import Topic
 from fleet.events.values import ActorType, Count, DecimalText, EventGroup, Json, Millis, Origin, TaskAction, TaskState
@@ -127,6 +127,8 @@ class TreeMerged(_TaskEvent):
     restored_from: EntityId | None = None
     step_id: StepId | None = None
     """The run that made the commit; histories from before do not name it."""
+    toolchain: Annotated[str | None, Field(exclude_if=is_absent)] = None
+    """Of the base: the programs with the packages that its lockfile asks for, where any were fetched."""
 
 
 # Source: PL-47.

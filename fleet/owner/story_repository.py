@@ -7,10 +7,13 @@ from fleet.kernel.errors import ToolFailed
 from fleet.kernel.ids import Digest
 from fleet.owner.workbench import Workbench
 from fleet.policy.commands.git import GitAddress, git_address
+from fleet.story.state import Step
 from fleet.workspace.service.repository_specs import FETCHED, fetched_of
 
 FETCH_STEPS = "base/fetch/"
 """Where the steps that fetch a story's repository begin."""
+ENVIRONMENT_STEPS = "environment/"
+"""Where the steps begin that make its environment."""
 
 
 def hosted_at(bench: Workbench) -> GitAddress | None:
@@ -37,19 +40,29 @@ async def staged_repository(bench: Workbench) -> StagedRepository | None:
 
 
 async def _fetched(bench: Workbench, address: GitAddress) -> FetchedRepository | None:
-    """What the record says was fetched."""
+    """What the record says was fetched, last of all; None once its environment could not be made.
+
+    What was fetched is then no base: it may have been mended there, or the story started again on something else.
+    """
+    last: Step | None = None
     for step_id, step in bench.state.steps.items():
-        if not step_id.startswith(FETCH_STEPS) or step.finished is None or step.finished.outcome != "succeeded":
+        if step.finished is None:
             continue
-        artifacts = {a.path: a.artifact_digest for a in step.finished.artifacts}
-        if not set(FETCHED) <= set(artifacts):
-            raise ToolFailed(f"{address.url} was fetched and left no pack: start the story anew", step_id=step_id)
-        facts, pack, index = (artifacts[path] for path in FETCHED)
-        fetched = fetched_of(address, await bench.blobs.get(facts), pack=pack, pack_index=index)
-        if fetched is None:
-            raise ToolFailed(f"{address.url} was fetched, and what came is no fetch: start the story anew")
-        return fetched
-    return None
+        if step_id.startswith(FETCH_STEPS) and step.finished.outcome == "succeeded":
+            last = step
+        elif step_id.startswith(ENVIRONMENT_STEPS) and step.finished.outcome != "succeeded":
+            last = None
+    if last is None or last.finished is None:
+        return None
+    artifacts = {a.path: a.artifact_digest for a in last.finished.artifacts}
+    if not set(FETCHED) <= set(artifacts):
+        step_id = last.started.step_id
+        raise ToolFailed(f"{address.url} was fetched and left no pack: start the story anew", step_id=step_id)
+    facts, pack, index = (artifacts[path] for path in FETCHED)
+    fetched = fetched_of(address, await bench.blobs.get(facts), pack=pack, pack_index=index)
+    if fetched is None:
+        raise ToolFailed(f"{address.url} was fetched, and what came is no fetch: start the story anew")
+    return fetched
 
 
 async def packs_of(bench: Workbench, commit: str) -> tuple[Digest, ...]:

@@ -29,8 +29,12 @@ from fleet.story.state import StoryState
 from fleet.tools.port import ToolHost
 from fleet.trees.port import BlobStore
 from fleet.workspace.levels import RigorConfig
+from fleet.workspace.service.repository_environment import Environments
 
 T = TypeVar("T")
+
+OWN_TOOLCHAIN = "python"
+"""The fleet's own programs, which a story has that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Workbench:
     """Where the change request is opened; None opens none."""
     deployments: Deployments | None = None
     """The environments of this fleet; None has none."""
+    environments: Environments | None = None
+    """Fetches what the lockfile of a repository asks for; None leaves every story with the fleet's own programs."""
     knowledge: CodeKnowledge | None = None
     """Chooses the files that a prompt shows of a large repository; None shows the first ones by path."""
     usage: UsageLogs | None = None
@@ -93,8 +99,9 @@ class Workbench:
 
     @property
     def toolchain(self) -> str:
-        """The toolchain the story was started with."""
-        return self.state.start.toolchain if self.state.start else "python"
+        """The programs of the story's runs: those that it was started with, else those that its base asks for."""
+        named = self.state.start.toolchain if self.state.start else OWN_TOOLCHAIN
+        return self.state.packages or named if named == OWN_TOOLCHAIN else named
 
     @property
     def model(self) -> str | None:

@@ -34,6 +34,7 @@ PRODUCT_OPS: Mapping[str, frozenset[str]] = {
     ),
     "tests": frozenset({"pipeline"}),
     "environment": frozenset({"start", "rollback", "observe"}),
+    "packages": frozenset({"fetch"}),
 }
 """Operations that only the product's own steps use: no role can be granted them, no caller can name them."""
 

@@ -298,6 +298,8 @@ class StoryState:
     questions: Mapping[str, Question] = field(default_factory=_frozen_map)
     base_tree: Digest | None = None
     base_commit: str | None = None
+    packages: str | None = None
+    """The toolchain with the packages that the base asks for; None where none were fetched."""
     tree: Digest | None = None
     """The story tree; moves only by TreeMerged (RC-36)."""
     commit: str | None = None

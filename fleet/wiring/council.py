@@ -64,7 +64,7 @@ def make_council_parts(
 ) -> CouncilParts:
     """What is behind actor `council:<shard>`."""
     # Only council actors call other actors; the command line must not import Ray before it has set Ray's variables.
-    from fleet.remote.deployments import RayDeployments
+    from fleet.remote.deployments import RayDeployments, RayEnvironments
     from fleet.remote.losses import RayLosses
     from fleet.remote.ports import RayAgents, RayChangeRequests, RayForge, RayPacks, RayToolHost
     from fleet.remote.resolver import ActorResolver
@@ -115,6 +115,7 @@ def make_council_parts(
             tools=TracedToolHost(RayToolHost(resolver, endpoints.node), log),
             target=change_target(endpoints, RayChangeRequests(resolver, endpoints.node)),
             deployments=RayDeployments(resolver, endpoints.node),
+            environments=RayEnvironments(resolver, endpoints.node),
             usage=usage,
             knowledge=knowledge,
             holders=registry.holders_of,

@@ -20,11 +20,13 @@ from fleet.config.settings import (
     LlamaSettings,
     ModelsSettings,
     ObservabilitySettings,
+    RegistrySettings,
     SandboxBackendSettings,
     SessionDiskSettings,
 )
 from fleet.desk.principals import PrincipalEntry, PrincipalRegistry
 from fleet.kernel.errors import ConfigError
+from fleet.policy.runs.toolchains import Language
 
 if TYPE_CHECKING:
     from fleet.owner.workbench import Definitions
@@ -69,6 +71,8 @@ class Endpoints:
     """Isolation that may be missing (RC-32)."""
     sandbox_backend: SandboxBackendSettings = BubblewrapBackendSettings()
     """What holds the runs."""
+    sandbox_registries: Mapping[Language, RegistrySettings] = field(default_factory=dict[Language, RegistrySettings])
+    """Where packages come from, by language."""
     deploy: DeploySettings = DeploySettings()
     """Where stories are deployed."""
     forge: ForgeSettings | None = None

@@ -161,6 +161,7 @@ def endpoints_at(
         sandbox_disk=settings.sandbox.disk,
         sandbox_waived=settings.sandbox.waived,
         sandbox_backend=settings.sandbox.backend,
+        sandbox_registries=settings.sandbox.registries,
         deploy=settings.deploy,
         forge=settings.forge,
         models=settings.models,

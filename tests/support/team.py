@@ -61,6 +61,7 @@ from fleet.story.state import StoryState
 from fleet.trees.files import FileBlobStore
 from fleet.trees.port import BlobStore
 from fleet.wiring.endpoints import load_definitions
+from fleet.workspace.service.repository_environment import Environments
 from tests.support.rules import step_policy
 
 ADA = Principal("user:ada")
@@ -170,13 +171,14 @@ async def team(
     deploys_to: Sequence[DeployTarget] = (),
     configured: ModelsConfig | None = None,
     fsm: FsmConfig | None = None,
+    make_environments: Callable[[Path, BlobStore], Environments] | None = None,
 ) -> AsyncIterator[Team]:
     """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`.
 
     Its log, queues and leases are in memory, or on the server of `redis`. `agents` answer in place of role agents over
     `models`, and also what no story asks of them. Stories keep to `readers`, as those of a fleet do, and of lifecycle
     `sdlc` they are deployed to programs in the team's own sandbox. `configured` gives budgets and engines, `fsm` its
-    lifecycles.
+    lifecycles, `make_environments` what fetches the packages of repositories.
     """
     files = ConfigFiles(packaged_directory())
     blobs, clock = FileBlobStore(root / "blobs"), SystemClock()
@@ -198,6 +200,7 @@ async def team(
     reports = ReportService(log, blobs)
     packs = ContextService(log, blobs, files.load("context.yaml", ContextConfig), clock=clock)
     forge = LocalForge(state_root=state_root, blobs=blobs)
+    environments = make_environments(state_root, blobs) if make_environments else None
 
     def project_owner(log: EventLog, incarnation: str, asked: Agents) -> ProjectOwner:
         coach, planning = files.load("coach.yaml", CoachConfig), rules.planning
@@ -258,6 +261,7 @@ async def team(
                 reports=reports,
                 target=target,
                 deployments=deployments,
+                environments=environments,
                 usage=usage,
             )
 

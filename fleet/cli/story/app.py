@@ -12,6 +12,7 @@ from fleet.cli.parameters import (
     Budget,
     Delegates,
     Model,
+    NoFetch,
     Note,
     PythonEnvironment,
     Reason,
@@ -45,6 +46,7 @@ def story_start(
     model: Model = None,
     yes: Delegates = "",
     python: PythonEnvironment = None,
+    no_fetch: NoFetch = False,
     limits: Budget = "",
 ) -> int:
     """Start the work on a story that was created, and follow it to its end or to a gate."""
@@ -62,6 +64,7 @@ def story_start(
         delegate=roles_of(yes),
         toolchain=toolchain_of(python),
         limits=limits,
+        fetches=not no_fetch,
     )
     return start_story(output, story_id, options)
 

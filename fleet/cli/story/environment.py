@@ -1,30 +1,21 @@
-"""The environment of a repository: `fleet init` shows it, and `fleet run` has it made before a model is asked."""
+"""What a repository is written in, and what the environment of its runs will be made from."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fleet.cli.exit_codes import DONE
 from fleet.cli.output import Output, shown
 from fleet.cli.story.run_options import RunOptions, local_folder
-from fleet.config.settings import FleetSettings
 from fleet.forge.local.begin import is_unused
-from fleet.forge.local.head import MOST_FILES, GitFile, head_reader, look_at_head
+from fleet.forge.local.head import head_reader, look_at_head
 from fleet.kernel.errors import InvalidInput
-from fleet.kernel.ids import Digest
-from fleet.policy.runs.toolchains import layer_named
-from fleet.policy.workspace_file import WORKSPACE_FILE, WorkspaceFile, parse_workspace_file
-from fleet.trees.port import BlobStore
-from fleet.trees.tree import FileEntry, Mode, encode_tree
+from fleet.policy.workspace_file import WORKSPACE_FILE, parse_workspace_file
 from fleet.workspace.project import LayerNeeds, Part, RepositoryFacts, describe_project, layer_needs
-from fleet.workspace.service.environments import BaseLine, LayerRecord
+from fleet.workspace.service.repository_environment import repository_needs
 
-_MODES: Mapping[str, Mode] = {"100644": "100644", "100755": "100755", "120000": "120000"}
 _MOST_LISTED = 200_000
 _UNLISTED = frozenset({".git", "node_modules", ".venv", "venv", "__pycache__", "target", ".tox", ".nox"})
 
@@ -106,7 +97,7 @@ def _show_part(part: Part, output: Output, *, is_root: bool) -> None:
 def _needs_text(part: Part | None, needs: LayerNeeds | None) -> str:
     if needs is None:
         return "nothing has to be fetched"
-    return f"fetched once from {shown(needs.source)}, then offline; `fleet run` does it before a model is asked"
+    return f"fetched once from {shown(needs.source)}, then offline; a story does it before a model is asked"
 
 
 def _file_text(facts: RepositoryFacts, part: Part | None, place: str) -> str:
@@ -132,97 +123,22 @@ def _file_text(facts: RepositoryFacts, part: Part | None, place: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_environment(settings: FleetSettings, options: RunOptions, output: Output) -> RunOptions:
-    """The options with the environment that the repository's lockfile asks for; it is made now if it is not there.
+def show_needs(options: RunOptions, output: Output) -> None:
+    """What the story will fetch before a model is asked is shown. The story itself fetches it.
 
     Raises:
-        InvalidInput, ToolFailed, ToolTimeout, SandboxUnavailable: it cannot be made, or no test runs in it; says why,
-            and what to do. Nothing was asked of a model.
+        InvalidInput: it cannot be fetched by what the files of the commit say; says what to do.
     """
     folder = local_folder(options)
     if not options.fetches or options.toolchain != "python" or folder is None or is_unused(folder):
-        return options
+        return
     look, read = look_at_head(options.repo), head_reader(options.repo)
-    if not look.files:
-        output.note(
-            f"[yellow]warning[/] more than {MOST_FILES:d} files: no environment is made; name one with --python"
-        )
-        return options
     plain = {path: file for path, file in look.files.items() if file.mode in ("100644", "100755")}
-    declared = parse_workspace_file(read(plain[WORKSPACE_FILE])) if WORKSPACE_FILE in plain else WorkspaceFile()
-    facts = describe_project(plain, lambda path: read(plain[path]))
-    for path in facts.containers:
+    found = repository_needs(plain, lambda path: read(plain[path]))
+    for path in found.containers:
         output.note(
             f"[yellow]warning[/] {shown(path)} starts containers itself, which no run can do: declare services in "
             f"{shown(WORKSPACE_FILE)}"
         )
-    part = facts.part_at(declared.root)
-    if part is None and declared.root != ".":
-        raise InvalidInput(
-            f"{WORKSPACE_FILE}: root: {declared.root} has no manifest of Python, Node, Go or Rust; name another folder",
-            field="root",
-        )
-    needs = layer_needs(part, plain, lambda path: read(plain[path])) if part is not None else None
-    if needs is None:
-        return options
-    from fleet.wiring.sandbox.environments import builds_environments
-
-    if not builds_environments(settings):
-        kind = settings.sandbox.backend.kind
-        output.note(
-            f"[yellow]warning[/] sandbox backend {shown(kind)} makes no environments: what {shown(needs.source)} asks "
-            "for has to be in its image"
-        )
-        return options
-    return asyncio.run(_made(settings, options, output, needs, look.commit, look.files))
-
-
-async def _made(
-    settings: FleetSettings,
-    options: RunOptions,
-    output: Output,
-    needs: LayerNeeds,
-    commit: str,
-    files: Mapping[str, GitFile],
-) -> RunOptions:
-    from fleet.wiring.sandbox.environments import open_environments
-    from fleet.wiring.sandbox.registries import host_registries
-
-    registries = host_registries(
-        needs.language, settings.sandbox.registries.get(needs.language), os.environ, Path.home()
-    )
-    async with open_environments(settings, registries.egress) as environments:
-        output.note(f"  {'fetching':<9} what {shown(needs.source)} asks for, once for this lockfile")
-        record, is_new = await environments.service.layer(needs, registries.access)
-        output.note(f"  {'packages':<9} {_record_text(record, is_new=is_new)}")
-        name = layer_named(record.name)
-        assert name is not None
-        line = await environments.service.base_line(
-            name, commit, lambda: _head_tree(options.repo, files, environments.blobs)
-        )
-        output.note(f"  {'tests':<9} {shown(_line_text(line))}")
-    return replace(options, toolchain=record.name)
-
-
-def _record_text(record: LayerRecord, *, is_new: bool) -> str:
-    size = f"{record.files:,} files, {record.size_bytes / (1 << 20):.1f} MiB"
-    return f"{record.language}, {size}" + (f", made in {record.wall_ms / 1000:.1f} s" if is_new else ", made before")
-
-
-def _line_text(line: BaseLine) -> str:
-    if not line.tests:
-        return line.problem
-    failing, flaky = len(line.known_failures), len(line.flaky)
-    text = f"{line.tests} on the base, {failing} known failures, {flaky} flaky"
-    named = [*line.known_failures[:3], *line.flaky[:3]]
-    return text + (f" ({', '.join(named)})" if named else "") + (f"; {line.problem}" if line.problem else "")
-
-
-async def _head_tree(repo: str, files: Mapping[str, GitFile], blobs: BlobStore) -> Digest:
-    """The files of the commit as a tree; submodules are left out."""
-    read = head_reader(repo)
-    tree: dict[str, FileEntry] = {}
-    for path, file in files.items():
-        if (mode := _MODES.get(file.mode)) is not None:
-            tree[path] = FileEntry(mode, await blobs.put(read(file)))
-    return await blobs.put(encode_tree(tree))
+    if found.needs is not None:
+        output.note(f"  {'fetches':<9} what {shown(found.needs.source)} asks for, once for this lockfile")

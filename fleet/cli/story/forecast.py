@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from fleet.cli.models.budget import parse_limits
 from fleet.cli.output import Output, shown
-from fleet.cli.story.environment import with_environment
+from fleet.cli.story.environment import show_needs
 from fleet.cli.story.run_options import RunOptions
 from fleet.config.environment import config_files
 from fleet.config.settings import FleetSettings
@@ -61,21 +61,19 @@ def forecast(settings: FleetSettings, options: RunOptions, environ: Mapping[str,
     )
 
 
-def show_start(settings: FleetSettings, options: RunOptions, output: Output) -> RunOptions:
-    """The options with the repository's environment, once all that the run will use was shown.
+def show_start(settings: FleetSettings, options: RunOptions, output: Output) -> None:
+    """All that the run will use is shown, and what of the user's folder is not part of it.
 
-    What of the user's folder is not part of the run is shown too. Raises what `with_environment` does: nothing was
-    asked of a model.
+    Raises InvalidInput for a repository whose files say that its packages cannot be fetched.
     """
     for line in look_at_head(options.repo).warnings if git_address(options.repo) is None else ():
         output.note(f"[yellow]warning[/] {shown(line)}")
-    options = with_environment(settings, options, output)
+    show_needs(options, output)
     told = asdict(forecast(settings, options, os.environ))
     for name, label in (("engine", "engine"), ("works_by", "works by"), ("budget", "budget"), ("estimate", "estimate")):
         output.note(f"  {label:<9} {shown(told[name])}")
     for line in told["leaves"]:
         output.note(f"  {'sends':<9} {shown(line)}")
-    return options
 
 
 def _engine_names(models: ModelsConfig, profile: str | None) -> list[str]:

@@ -59,7 +59,7 @@ def run_goal(settings: FleetSettings, options: RunOptions, output: Output) -> in
     check_options(settings, options)
     prepare(settings, options)
     check_repo(options.repo)
-    options = show_start(settings, options, output)
+    show_start(settings, options, output)
     return asyncio.run(_run_goal(settings, options, output))
 
 

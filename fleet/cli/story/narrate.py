@@ -124,6 +124,12 @@ def _steps(p: Any) -> str:
     return "" if p.kind != "model" else f"  {who} is asked: {what}"
 
 
+def _ended(p: Any) -> str:
+    # An environment that could not be made parks the story, which says why.
+    is_told = p.step_id.startswith("environment/") and p.outcome == "succeeded"
+    return f"    {p.excerpt}" if is_told and p.excerpt else ""
+
+
 def _grant(p: Any) -> str:
     how = "delegated" if p.delegated else "in person"
     return f"gate approved by {p.principal} as {p.as_role} ({how})"
@@ -186,6 +192,7 @@ _TELLERS: Mapping[str, Callable[[Any], str]] = {
     "ApprovalGranted": _grant,
     "ApprovalRejected": lambda p: f"gate rejected by {p.principal}: {p.reason}",
     "StepStarted": _steps,
+    "StepFinished": _ended,
     "SessionTold": lambda p: f"  {p.by} told session {p.session_id}: {_cut(p.text, 200)}",
     "SessionStopped": lambda p: f"  {p.by} stopped session {p.session_id}: {p.reason}",
     "SessionForked": lambda p: f"  {p.by} forked session {p.source_id} at turn {p.turn}: {p.session_id}",

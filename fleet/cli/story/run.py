@@ -50,7 +50,7 @@ def run_story(settings: FleetSettings, options: RunOptions, output: Output) -> i
     """Runs the story of a file to its end or to a gate; the exit code says which."""
     story = read_story(options.story, options.goal, rigor=options.rigor)
     check_start(settings, options)
-    options = show_start(settings, options, output)
+    show_start(settings, options, output)
     return asyncio.run(_run(settings, options, story, output))
 
 

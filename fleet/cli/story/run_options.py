@@ -40,7 +40,7 @@ class RunOptions:
     answers: tuple[str, ...] = ()
     """`qu-1=TEXT`: answers to questions about the goal."""
     fetches: bool = True
-    """Whether the environment that the repository's lockfile asks for is made first."""
+    """Whether the packages that the repository's lockfile asks for are fetched first."""
 
 
 def options_for(what: str | None, options: RunOptions) -> RunOptions:
@@ -119,6 +119,7 @@ def start_command(options: RunOptions, *, ref: str | None = None) -> StoryComman
         "model": options.model,
         "delegate": list(options.delegate),
         "toolchain": options.toolchain,
+        "fetches": options.fetches,
         "record": options.record is not None,
         "budget": parse_limits(options.limits),
     }

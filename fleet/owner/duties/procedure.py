@@ -13,6 +13,7 @@ from fleet.kernel.ids import Digest, EntityId
 from fleet.owner.duties.fetch import fetch_repository
 from fleet.owner.engineering.independent_tests import passed_tests
 from fleet.owner.journal.steps import Work
+from fleet.owner.story_environment import failed_environments, make_environment
 from fleet.owner.story_repository import hosted_at
 from fleet.owner.workbench import Workbench, seat
 from fleet.policy.runs.spec import RunResult, RunSpec
@@ -47,7 +48,10 @@ def _name_of(argv: tuple[str, ...]) -> str:
 
 
 async def checkout_base(bench: Workbench, intent: CheckoutBase) -> None:
-    """The repository's commit is pinned and its tree recorded; the repository itself was only read (RC-70)."""
+    """The repository's commit is pinned and its tree recorded, with the environment that it asks for (RC-70, RC-111).
+
+    The repository itself was only read. After an environment that could not be made everything is looked at anew.
+    """
     start = bench.state.start
     assert start is not None
     address = hosted_at(bench)
@@ -56,8 +60,11 @@ async def checkout_base(bench: Workbench, intent: CheckoutBase) -> None:
     else:
         staged = await fetch_repository(bench, address)
     work = Work(seat=DEVOPS, tool="git", op="checkout")
-    tree = await workspace_of(bench, "base", work).checkout(staged, toolchain=bench.toolchain)
-    merged = TreeMerged(base_digest=tree, result_digest=tree, commit=staged.commit, files=())
+    tries = failed_environments(bench.state)
+    prefix = f"base/{tries + 1}" if tries else "base"
+    tree = await workspace_of(bench, prefix, work).checkout(staged, toolchain=bench.toolchain)
+    toolchain = await make_environment(bench, tree, staged.commit)
+    merged = TreeMerged(base_digest=tree, result_digest=tree, commit=staged.commit, files=(), toolchain=toolchain)
     await bench.journal.record("base/merged", merged)
 
 

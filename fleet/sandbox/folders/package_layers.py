@@ -104,8 +104,8 @@ class PackageLayers:
         if not files.is_dir():
             return MissingToolchain(
                 name.text,
-                f"the environment layer {name.text} is not on this node: `fleet run` in the repository makes it, once "
-                "for each lockfile",
+                f"the environment layer {name.text} is not on this node: a story that is started on the repository "
+                "makes it, once for each lockfile",
             )
         inside, path, env = _INSIDE, base.path, dict(base.env)
         match name.language:

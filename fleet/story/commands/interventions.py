@@ -82,6 +82,8 @@ class StartRequest(Frozen):
     ] = ()
     """Who may decide gates in this run (LC-77): agents those of role `po` or `qa`, and one council, `council:<role>`,
     those of the roles that are not named beside it."""
+    fetches: bool = True
+    """Whether the packages that the repository's lockfile asks for are fetched first, once for each lockfile."""
 
 
 Action = Literal["stop", "rollback"]
@@ -157,6 +159,7 @@ class StartStory(StartRequest, StoryCommand):
             delegations=(*delegations, *taken_in(state, facts.fsm, gathered.standing, now_ms=facts.now_ms)),
             record=self.record,
             evidence_rules=EVIDENCE_RULES,
+            fetches=None if self.fetches else False,
         )
         return (started, *again, *self._limits(state, facts))
 

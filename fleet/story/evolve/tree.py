@@ -21,7 +21,8 @@ _OF_TREES = ("tree", "docs", "report", "tree+environment")
 
 def _merged(s: StoryState, p: TreeMerged, event: StoredEvent) -> StoryState:
     if p.task_id is None and s.base_tree is None:
-        return s.with_(base_tree=p.result_digest, base_commit=p.commit, tree=p.result_digest, commit=p.commit)
+        based = s.with_(base_tree=p.result_digest, base_commit=p.commit, packages=p.toolchain)
+        return based.with_(tree=p.result_digest, commit=p.commit)
     if p.restored_from is not None:
         return _restored(s, p)
     task = s.tasks.get(p.task_id or "")

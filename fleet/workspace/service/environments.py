@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
-from fleet.kernel.digest import canonical_json, digest_of_json
-from fleet.kernel.errors import SandboxUnavailable, ToolFailed, ToolTimeout
+from fleet.kernel.digest import canonical_json, digest_of, digest_of_json
+from fleet.kernel.errors import SandboxUnavailable, ToolFailed
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
 from fleet.policy.runs.spec import BlobMount, Limits, RunResult, RunSpec
-from fleet.policy.runs.toolchains import LayerName
+from fleet.policy.runs.toolchains import Language, LayerName, layer_named
 from fleet.policy.secret_refs import SCHEME, SECRETS_FOLDER
 from fleet.policy.workspace_file import command_variables
 from fleet.sandbox.port import LayerStore
@@ -22,6 +24,7 @@ from fleet.trees.service import is_test, read_tree
 from fleet.trees.tree import FileEntry, encode_tree
 from fleet.workspace.project import LayerNeeds
 from fleet.workspace.service import specs
+from fleet.workspace.service.repository_environment import MadeEnvironment
 from fleet.workspace.service.results import JUnitSuite, parse_junit
 from fleet.workspace.service.workspace import declared_by
 
@@ -93,8 +96,8 @@ class EnvironmentService:
         """The layer of these needs, and whether it was made now: it is found again for the same lockfile.
 
         Raises:
-            ToolFailed: what is asked for cannot be had; the message says what, and what to do. ToolTimeout: it took too
-                long. SandboxUnavailable: no sandbox, or the language's programs are not on this machine.
+            ToolFailed: what is asked for cannot be had, or not in time; the message says what, and what to do.
+            SandboxUnavailable: no sandbox, or the language's programs are not on this machine.
         """
         name = await self._name(needs)
         if (written := await asyncio.to_thread(self._layers.record, name)) is not None:
@@ -108,8 +111,7 @@ class EnvironmentService:
         archive, facts = result.artifact(ARCHIVE), result.artifact(FACTS)
         if archive is None or facts is None:
             raise ToolFailed(
-                f"the packages of {needs.source} are larger than a layer may be (512 MiB): name an environment of your "
-                "own with --python",
+                f"the packages of {needs.source} are larger than a layer may be (512 MiB): ask for fewer",
                 source=needs.source,
             )
         counted = _Counted.model_validate_json(await self._blobs.get(facts))
@@ -125,7 +127,7 @@ class EnvironmentService:
         await asyncio.to_thread(self._layers.keep, name, content, canonical_json(record))
         return record, True
 
-    async def base_line(self, name: LayerName, commit: str, tree: Callable[[], Awaitable[Digest]]) -> BaseLine:
+    async def base_line(self, name: LayerName, commit: str, tree: Digest) -> BaseLine:
         """How the tests of the commit end in the layer, offline; run once, twice where that is quick.
 
         Raises:
@@ -134,7 +136,7 @@ class EnvironmentService:
         of = f"base-{commit}"
         if (written := await asyncio.to_thread(self._layers.record, name, of)) is not None:
             return BaseLine.model_validate_json(written)
-        line = await self._tried(name, await tree())
+        line = await self._tried(name, tree)
         await asyncio.to_thread(self._layers.note, name, of, canonical_json(line))
         return line
 
@@ -207,6 +209,66 @@ class EnvironmentService:
         return await asyncio.to_thread(parse_junit, await self._blobs.get(blob)) if blob is not None else None, result
 
 
+OpenService = Callable[[Language], AbstractAsyncContextManager[tuple[EnvironmentService, RegistryAccess]]]
+"""Opens the service over a sandbox that reaches the registries of a language."""
+
+
+class NodeEnvironments:
+    """Makes the environments of one node. Implements the port Environments.
+
+    Args:
+        refusal: why the sandbox of this node makes none; empty where it does.
+    """
+
+    def __init__(self, opened: OpenService, *, refusal: str = "") -> None:
+        self._opened, self._refusal = opened, refusal
+        # Held while a lockfile's layer is made and tried: whoever comes next finds it there.
+        self._locks: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
+        self._making = set[asyncio.Task[MadeEnvironment]]()
+
+    async def make(self, needs: LayerNeeds, *, tree: Digest, commit: str) -> MadeEnvironment:
+        """See the port."""
+        if self._refusal:
+            return MadeEnvironment(
+                toolchain=None, summary=f"{self._refusal}: what {needs.source} asks for has to be in its image"
+            )
+        task = asyncio.create_task(self._made(needs, tree, commit), name=f"environment of {commit[:12]}")
+        self._making.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    async def _made(self, needs: LayerNeeds, tree: Digest, commit: str) -> MadeEnvironment:
+        files = {path: digest_of(content).hex for path, content in needs.files.items()}
+        lock = self._locks.setdefault(digest_of_json({"language": needs.language, "files": files}), asyncio.Lock())
+        async with lock, self._opened(needs.language) as (service, access):
+            record, is_new = await service.layer(needs, access)
+            name = layer_named(record.name)
+            assert name is not None
+            line = await service.base_line(name, commit, tree)
+        summary = f"{_record_text(record, is_new=is_new)}; {_line_text(line)}"
+        return MadeEnvironment(toolchain=record.name, summary=summary)
+
+    def _ended(self, task: asyncio.Task[MadeEnvironment]) -> None:
+        self._making.discard(task)
+        if not task.cancelled():
+            task.exception()  # every caller may be gone; then nobody else looks at it
+
+
+def _record_text(record: LayerRecord, *, is_new: bool) -> str:
+    size = f"{record.files:,} files, {record.size_bytes / (1 << 20):.1f} MiB"
+    made = f"made in {record.wall_ms / 1000:.1f} s" if is_new else "made before"
+    return f"packages of {record.source}: {record.language}, {size}, {made}"
+
+
+def _line_text(line: BaseLine) -> str:
+    if not line.tests:
+        return line.problem
+    failing, flaky = len(line.known_failures), len(line.flaky)
+    text = f"tests of the base: {line.tests}, {failing} known failures, {flaky} flaky"
+    named = [*line.known_failures[:3], *line.flaky[:3]]
+    return text + (f" ({', '.join(named)})" if named else "") + (f"; {line.problem}" if line.problem else "")
+
+
 class _Counted(Frozen):
     files: int
     bytes: int
@@ -263,9 +325,8 @@ def _require_fetched(result: RunResult, needs: LayerNeeds) -> None:
     if result.status == "passed":
         return
     if result.status == "timeout":
-        raise ToolTimeout(
-            f"fetching what {needs.source} asks for took longer than {_LIMITS.overall_s // 60} minutes: try again, or "
-            "name an environment of your own with --python",
+        raise ToolFailed(
+            f"fetching what {needs.source} asks for took longer than {_LIMITS.overall_s // 60} minutes: try again",
             source=needs.source,
         )
     if result.reason == "image_unavailable":
@@ -273,8 +334,7 @@ def _require_fetched(result: RunResult, needs: LayerNeeds) -> None:
     told = f"{result.stdout.text}\n{result.stderr.text}"
     advice = _said_of(told, _SAYINGS[:2]) or _unreached(result, needs) or _said_of(told, _SAYINGS[2:]) or "Mend it"
     raise ToolFailed(
-        f"{needs.source} cannot be set up: {_why(result).rstrip('.')}. {advice[0].upper()}{advice[1:]}; or name an "
-        "environment of your own with --python, or work without its packages with --no-fetch",
+        f"{needs.source} cannot be set up: {_why(result).rstrip('.')}. {advice[0].upper()}{advice[1:]}",
         source=needs.source,
         reason=result.reason,
     )

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from actors.sandbox import SandboxShell
-from fleet.config.settings import LocalForgeSettings
+from fleet.config.settings import ContainerBackendSettings, LocalForgeSettings
 from fleet.forge.port import ChangeOutcome, ChangeRequest, CommitState, OpenedChange
 from fleet.kernel.errors import ConfigError
+from fleet.kernel.ids import Digest
 from fleet.wiring.endpoints import Endpoints
+from fleet.workspace.project import LayerNeeds
 from tests.support.repositories import git, make_repository
 
 URL = "redis://127.0.0.1:1/0"
@@ -62,3 +64,14 @@ async def test_sandbox_actor_without_a_forge_says_what_to_set(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"set `forge` in fleet\.yaml"):
         await shell.open_change_request(change)
     await shell.drain()
+
+
+@pytest.mark.rule("RC-111")
+async def test_sandbox_actor_of_containers_makes_no_environment_and_says_so(tmp_path: Path) -> None:
+    podman = replace(endpoints_of(tmp_path / "home"), sandbox_backend=ContainerBackendSettings(kind="podman"))
+    shell = SandboxShell("sandbox:local", podman)
+    needs = LayerNeeds("go", "go.sum", {"go.sum": b"", "go.mod": b""})
+    made = await shell.make_environment(needs, tree=Digest(f"sha256:{'0' * 64}"), commit="0a" * 20)
+    await shell.drain()
+    assert made.toolchain is None
+    assert "podman makes no environments: what go.sum asks for has to be in its image" in made.summary

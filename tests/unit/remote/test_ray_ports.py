@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from actors.notary import NotaryShell
+from actors.sandbox import SandboxShell
 from actors.sandbox_deployments import DeploymentMethods
 from actors.sandbox_sessions import SessionMethods
 from fleet.context.port import PackRequest
@@ -23,11 +24,12 @@ from fleet.kernel.errors import (
 from fleet.kernel.ids import CommandId, Digest, Principal, RunKey, StoryId, StreamId
 from fleet.models.port import AgentRequest
 from fleet.policy.runs.spec import RunSpec
-from fleet.remote.deployments import RayDeployments
+from fleet.remote.deployments import RayDeployments, RayEnvironments
 from fleet.remote.losses import RayLosses
 from fleet.remote.patience import PatientCalls
 from fleet.remote.ports import RayAgents, RayChangeRequests, RayForge, RayPacks, RaySandbox, RayToolHost
 from fleet.remote.sandbox_sessions import RaySandboxSessions
+from fleet.workspace.project import LayerNeeds
 from tests.support.deployed import target_of
 from tests.support.tool_calls import call_of, context_of
 
@@ -139,6 +141,14 @@ async def test_deployments_are_those_of_the_node() -> None:
         "stop_deployment",
     ]
     assert all(callable(getattr(DeploymentMethods, method)) for _, method in calls.seen)
+
+
+async def test_environments_are_those_of_the_node() -> None:
+    calls: Any = Calls()
+    needs, tree = LayerNeeds("python", "requirements.txt", {}), Digest(f"sha256:{KEY}")
+    await RayEnvironments(calls, "n1").make(needs, tree=tree, commit="0" * 40)
+    assert calls.seen == [("sandbox:n1", "make_environment")]
+    assert callable(SandboxShell.make_environment)
 
 
 async def test_change_requests_and_tools_are_those_of_the_node() -> None:

@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 
 from fleet.cli.app import app
 from fleet.cli.output import Output
-from fleet.cli.story.environment import with_environment
+from fleet.cli.story.environment import show_needs
 from fleet.cli.story.run_options import RunOptions
-from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import InvalidInput
 from fleet.policy.workspace_file import WORKSPACE_FILE, parse_workspace_file
 from tests.support.repositories import make_repository
@@ -88,21 +87,18 @@ def test_init_of_no_directory_and_of_an_empty_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.rule("RC-110")
-def test_run_takes_the_environment_as_it_is_where_nothing_has_to_be_made(
+def test_run_shows_what_its_story_will_fetch_and_what_no_run_can_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = FleetSettings(home=tmp_path / "home")
     make_repository(tmp_path / "plain")
-    assert with_environment(settings, options(tmp_path / "plain"), Output(as_json=False)).toolchain == "python"
-    assert with_environment(settings, options(tmp_path / "new"), Output(as_json=False)).toolchain == "python"
-    assert with_environment(settings, options(tmp_path, "env:/x"), Output(as_json=False)).toolchain == "env:/x"
     make_repository(tmp_path / "asks", {"requirements.txt": "click\n", "tests/test_d.py": "import docker\n"})
-    none = replace(options(tmp_path / "asks"), fetches=False)
-    assert with_environment(settings, none, Output(as_json=False)) is none
-    other = FleetSettings.model_validate({"home": tmp_path / "home", "sandbox": {"backend": {"kind": "podman"}}})
-    assert with_environment(other, options(tmp_path / "asks"), Output(as_json=False)).toolchain == "python"
+    quiet = (options(tmp_path / "plain"), options(tmp_path / "new"), options(tmp_path / "asks", "env:/x"))
+    for one in (*quiet, replace(options(tmp_path / "asks"), fetches=False)):
+        show_needs(one, Output(as_json=False))
+    assert capsys.readouterr().err == ""
+    show_needs(options(tmp_path / "asks"), Output(as_json=False))
     told = " ".join(capsys.readouterr().err.split())
-    assert "podman makes no environments" in told
+    assert "fetches what requirements.txt asks for, once for this lockfile" in told
     assert "starts containers itself" in told
 
 
@@ -110,4 +106,4 @@ def test_run_takes_the_environment_as_it_is_where_nothing_has_to_be_made(
 def test_run_refuses_a_declared_root_without_a_manifest(tmp_path: Path) -> None:
     make_repository(tmp_path / "r", {WORKSPACE_FILE: 'root = "api"\n', "x.py": ""})
     with pytest.raises(InvalidInput, match="root: api has no manifest"):
-        with_environment(FleetSettings(home=tmp_path), options(tmp_path / "r"), Output(as_json=True))
+        show_needs(options(tmp_path / "r"), Output(as_json=True))

@@ -68,7 +68,7 @@ def test_shipped_policy_declares_every_operation_there_is() -> None:
     assert set(policy.capabilities) == existing
     for capability in policy.capabilities.values():
         shipped_write = capability.op in WRITE_OPS.get(capability.tool, frozenset())
-        own_writes = {"tests.pipeline", "environment.start", "environment.rollback"}
+        own_writes = {"tests.pipeline", "environment.start", "environment.rollback", "packages.fetch"}
         assert capability.is_write == (shipped_write or capability.name in own_writes)
 
 
