@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from fleet.story.guards import GUARDS
@@ -201,3 +203,21 @@ def test_task_kind_without_a_review_is_refused():
 def test_phase_of_a_state_is_that_of_the_table_and_docs_at_the_end():
     agile = fsm().lifecycles["agile"]
     assert [agile.phase(s) for s in ("DRAFT", "BUILD", "DONE")] == ["DESIGN", "BUILD", "DOCS"]
+
+
+@pytest.mark.rule("LC-1", "LC-12")
+def test_example_of_the_page_about_lifecycles_is_one_that_can_work() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "lifecycles.md").read_text()
+    example = yaml.safe_load(page.split("```text\n")[1].split("```")[0])
+    shipped = fsm().model_dump(by_alias=True)
+    loaded = FsmConfig.model_validate({**shipped, "lifecycles": {**shipped["lifecycles"], **example["lifecycles"]}})
+    short = loaded.lifecycles["short"]
+    assert short.creation is not None
+    assert [short.phase(name) for name in ("OPEN", short.creation.to, "BUILD", "TEST")] == [
+        "DESIGN",
+        "DESIGN",
+        "BUILD",
+        "TEST",
+    ]
+    assert (short.deploys, loaded.gate("short", "qa_passed").role) == (False, "qa")
+    assert sorted(GUARD_NAMES) == sorted(name for name in GUARD_NAMES if f"`{name}`" in page)
