@@ -327,22 +327,28 @@ class ServerChatModel(ABC):
         aborted = self._aborts.setdefault(request_id, asyncio.Event())
         partial, gpu_ms = Partial(), 0
         try:
-            with self._translated(partial):
-                async with racing(aborted, started + timeout_s) as race:
-                    await self._take_slot(race)
-                    mark = self._meter.begin(_now_ms())
-                    try:
-                        async with aclosing(self._pieces(request, partial, race)) as pieces:
-                            async for text in pieces:
-                                yield ChatChunk(text=text)
-                    finally:
-                        gpu_ms = round(self._meter.end(mark, _now_ms()) * self._engine.gpus)
-                        self._slots.release()
-        except Aborted:
-            partial.finish = "abort"
+            try:
+                with self._translated(partial):
+                    async with racing(aborted, started + timeout_s) as race:
+                        await self._take_slot(race)
+                        mark = self._meter.begin(_now_ms())
+                        try:
+                            async with aclosing(self._pieces(request, partial, race)) as pieces:
+                                async for text in pieces:
+                                    yield ChatChunk(text=text)
+                        finally:
+                            gpu_ms = round(self._meter.end(mark, _now_ms()) * self._engine.gpus)
+                            self._slots.release()
+            except Aborted:
+                partial.finish = "abort"
+            reply = self._reply(request, partial, started, gpu_ms)
+        except ModelError as error:
+            # A call that fails or takes too long kept the server busy like any other.
+            error.details["gpu_ms"] = gpu_ms
+            raise
         finally:
             self._aborts.pop(request_id, None)
-        yield ChatChunk(reply=self._reply(request, partial, started, gpu_ms))
+        yield ChatChunk(reply=reply)
 
     async def abort(self, request_id: str) -> None:
         """See `ChatModel.abort`."""

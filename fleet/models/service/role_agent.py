@@ -194,7 +194,11 @@ class RoleAgent:
             raise ModelUnavailable(f"engine {link.engine_id!r} is not running here", permanent=True) from error
         tag = work.request.tag.model_copy(update={"role": self._role.name})
         name = f"{work.request_id}#{work.calls}"
-        reply = await model.complete(chat, request_id=name, timeout_s=timeout_s, tag=tag)
+        try:
+            reply = await model.complete(chat, request_id=name, timeout_s=timeout_s, tag=tag)
+        except ModelError as error:
+            work.gpu_ms += int(error.details.get("gpu_ms", 0))
+            raise
         work.usage += reply.usage
         work.latency_ms += reply.latency_ms
         work.gpu_ms += reply.gpu_ms

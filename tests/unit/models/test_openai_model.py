@@ -354,3 +354,14 @@ async def test_calls_of_a_server_share_the_time_in_which_it_was_busy_with_its_gp
     charged = sum(reply.gpu_ms for reply in replies)
     least = 400 if at_once == 1 else 200
     assert least * gpus <= charged + 5 <= took_ms * gpus + 10
+
+
+@pytest.mark.rule("MB-15")
+async def test_call_that_times_out_is_charged_the_time_of_the_gpus() -> None:
+    engine = ENGINE.model_copy(update={"gpus": 2})
+    async with serving(Scripted("hi", hang=True)) as server:
+        model = OpenAIChatModel(engine, base_url=server.base_url, model="tiny-1b", api_key="sk-test")
+        with pytest.raises(ModelTimeout) as told:
+            await model.complete(REQUEST, request_id="r", timeout_s=0.3)
+        await model.close()
+    assert told.value.details["gpu_ms"] >= 2 * 250

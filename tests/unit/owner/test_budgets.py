@@ -19,6 +19,7 @@ from fleet.kernel.clock import MemoryClock, settled
 from fleet.kernel.errors import (
     ApprovalRequired,
     BudgetExceeded,
+    ContextTooLarge,
     InvalidInput,
     ModelUnavailable,
     OwnershipLost,
@@ -103,7 +104,15 @@ async def test_limit_that_stops_a_call_is_on_record_once_and_no_model_is_asked()
 
 
 @pytest.mark.rule("MB-15", "MB-25")
-async def test_gpu_time_binds_an_engine_that_is_reached_by_address() -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Scripted("```python\n# file: a.py\nx = 1\n```", delay_s=0.2),
+        Scripted(status=413, error="too long", delay_s=0.2),
+    ],
+    ids=["answered", "failed"],
+)
+async def test_gpu_time_binds_an_engine_that_is_reached_by_address(answer: Scripted) -> None:
     engine: dict[str, JsonValue] = {
         "engine_id": "recorded",
         "kind": "vllm",
@@ -111,7 +120,7 @@ async def test_gpu_time_binds_an_engine_that_is_reached_by_address() -> None:
         "model": "tiny-1b",
         "unpriced": True,
     }
-    async with serving(Scripted("```python\n# file: a.py\nx = 1\n```", delay_s=0.2)) as server:
+    async with serving(answer) as server:
         known = {**engine, "base_url": server.base_url}
         model = OpenAIChatModel(HttpEngine.model_validate(known), base_url=server.base_url, model="tiny-1b")
         world, _ = await world_with(limited(gpu_ms=500))
@@ -121,8 +130,8 @@ async def test_gpu_time_binds_an_engine_that_is_reached_by_address() -> None:
         async def ask(number: int) -> str | None:
             try:
                 await journal.ask(f"s{number}", request(f"part {number}"), WORK)
-            except BudgetExceeded as error:
-                return error.message
+            except (BudgetExceeded, ContextTooLarge) as error:
+                return error.message if isinstance(error, BudgetExceeded) else None
             return None
 
         refusals = [await ask(number) for number in range(5)]
