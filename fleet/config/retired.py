@@ -15,7 +15,7 @@ class Retired(NamedTuple):
 
     file: str
     path: tuple[str, ...]
-    """Keys from the top of the file; `*` is any key, or every entry of a list."""
+    """Keys from the top of the file; `*` is any key, or every entry of a list. The last may be an entry of a list."""
     instead: str
     """What to do, for whoever still has it."""
 
@@ -24,6 +24,9 @@ class Retired(NamedTuple):
         """The environment variable that meant it, for a key of fleet.yaml."""
         return "FLEET_" + "_".join(self.path).upper()
 
+
+_NO_COUNCIL = "remove it from the list: only `code` and `architecture` get a council without being asked for"
+_ONE_BY_ONE = "remove it: the tasks of a story run one after the other"
 
 RETIRED = (
     Retired("fleet.yaml", ("context_replicas",), "remove it: there is one context actor, and never was another"),
@@ -34,6 +37,21 @@ RETIRED = (
         "remove it: no request was ever ended by it; set a limit in the proxy in front of the fleet",
     ),
     Retired("council.yaml", ("defaults", "max_tests"), "remove it: it never bounded the tests of a task"),
+    Retired(
+        "council.yaml",
+        ("pools", "*", "modes"),
+        "remove it: a mock seat answers in the `mode` of its engine in models.yaml",
+    ),
+    Retired("council.yaml", ("used_for", "*", "design"), _NO_COUNCIL),
+    Retired("council.yaml", ("used_for", "*", "story_gate"), _NO_COUNCIL),
+    Retired("planning.yaml", ("execution", "max_parallel_tasks"), _ONE_BY_ONE),
+    Retired("planning.yaml", ("execution", "parallel"), _ONE_BY_ONE),
+    Retired("planning.yaml", ("derivation", "wait_s"), "remove it: the next attempt begins at once"),
+    Retired(
+        "planning.yaml",
+        ("derivation", "timeout_s"),
+        "remove it: `timeout_s` of an entry in a chain of models.yaml binds a call",
+    ),
     Retired(
         "planning.yaml",
         ("ceremonies", "*", "timeouts", "step_s"),
@@ -71,8 +89,11 @@ def drop_retired(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _drop(value: object, path: tuple[str, ...]) -> None:
     head, rest = path[0], path[1:]
-    if isinstance(value, list) and head == "*":
-        for inner in cast(list[object], value):
+    if isinstance(value, list):
+        entries = cast(list[object], value)
+        if not rest and head in entries:
+            entries[:] = [inner for inner in entries if inner != head]
+        for inner in entries if head == "*" else ():
             _drop(inner, rest)
     elif isinstance(value, dict):
         known = cast(dict[str, object], value)
@@ -98,9 +119,12 @@ def retired_warnings(raw: bytes, name: str, *, file: str) -> list[str]:
 
 def _lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[int]:
     head, rest = path[0], path[1:]
-    if isinstance(node, yaml.SequenceNode) and head == "*":
+    if isinstance(node, yaml.SequenceNode):
         for inner in node.value:
-            yield from _lines(inner, rest)
+            if head == "*":
+                yield from _lines(inner, rest)
+            elif not rest and inner.value == head:
+                yield inner.start_mark.line + 1
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if head not in ("*", key.value):

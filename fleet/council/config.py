@@ -11,7 +11,7 @@ from fleet.kernel.types import Frozen, MockMode, Rigor, RoleName
 
 EngineKind = Literal["vllm", "openai", "anthropic", "local", "recorded", "mock"]
 PassThreshold = Literal["majority", "two_thirds"]
-CouncilUse = Literal["code", "architecture", "design", "story_gate"]
+CouncilUse = Literal["code", "architecture"]
 Temperature = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
 
 
@@ -55,7 +55,7 @@ class CouncilPool(Frozen):
     model_policy: str | None = None
     """Policy of config/models.yaml that its seats answer with; unset: the one of the role."""
     modes: tuple[MockMode, ...] = ()
-    """Behaviour of mock seats, repeating; only for kind mock."""
+    """What an admin once said of mock seats, of a pool on record. It decides nothing, and the file has it no more."""
 
     @field_validator("modes")
     @classmethod
@@ -108,8 +108,8 @@ class CouncilConfig(Frozen):
         default_factory=lambda: {
             "L0": (),
             "L1": ("code", "architecture"),
-            "L2": ("code", "architecture", "design"),
-            "L3": ("code", "architecture", "design", "story_gate"),
+            "L2": ("code", "architecture"),
+            "L3": ("code", "architecture"),
         }
     )
     """What gets a council without being asked for one, by rigor (CN-13)."""

@@ -40,14 +40,10 @@ class DerivationConfig(_Settings):
     """How tasks are asked for (PL-23) and what one may hold (PL-20)."""
 
     attempts: Positive
-    wait_s: Natural
-    """Seconds between two attempts."""
     temperature: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
     """A decimal as text, 0..2: requests hold no floats (GL-12)."""
     max_output_tokens: Positive | None = None
     """Lowers the longest reply; left out, the engine and the budget alone bind it."""
-    timeout_s: Positive
-    """Seconds for one attempt."""
     tasks: Bounds
     title_chars: Bounds
     description_chars: Bounds
@@ -69,10 +65,6 @@ class DerivationConfig(_Settings):
 class ExecutionConfig(_Settings):
     """How an adopted plan runs."""
 
-    max_parallel_tasks: Positive
-    """Tasks of one story at one time (PL-40)."""
-    parallel: Literal["declared", "optimistic"]
-    """`optimistic`: a task that declares no paths overlaps nothing, instead of everything (PL-41)."""
     checkpoint_every_s: Positive
     """Seconds of activity (PL-47)."""
 

@@ -112,7 +112,7 @@ class PoolRequest(Wire):
     model_policy: Annotated[str, Field(min_length=1, max_length=60)] | None = None
     """Policy of config/models.yaml that the seats answer with; without one that of the role."""
     modes: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=20)] = ()
-    """Behaviour of mock seats, repeating; for kind mock alone."""
+    """Decides nothing: a mock seat answers in the mode of its engine. For kind mock alone."""
 
     def to_command(self, role: str) -> SetCouncilPool:
         """What the owner of the platform's stream is sent. InvalidInput unless one of kind and agent_type is given."""

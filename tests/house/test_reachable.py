@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
+import typing
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from fleet.config.secrets import SecretsSettings
+from fleet.config.settings import FleetSettings, ServeSettings
+from fleet.context.scope import ContextConfig
+from fleet.council.config import CouncilConfig
 from fleet.events.registry import EVENT_TYPES
+from fleet.models.profiles import ModelsConfig
+from fleet.planning.coach_config import CoachConfig
+from fleet.planning.planning_config import PlanningConfig
+from fleet.policy.roles import RoleEntry
+from fleet.policy.rules.config import _Document as PolicyDocument  # pyright: ignore[reportPrivateUsage]
+from fleet.story.lifecycle import FsmConfig
+from fleet.workspace.levels import RigorConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("fleet", "serve_apps", "actors", "cluster")
@@ -57,6 +72,28 @@ EVENTS_TO_COME = {
     "MergeConflicted": "council",
 }
 """Event types that nothing records yet, with the area that will."""
+CONFIG_FILES: tuple[type[BaseModel], ...] = (
+    FleetSettings,
+    ServeSettings,
+    SecretsSettings,
+    ContextConfig,
+    CouncilConfig,
+    ModelsConfig,
+    CoachConfig,
+    PlanningConfig,
+    RoleEntry,
+    PolicyDocument,
+    FsmConfig,
+    RigorConfig,
+)
+"""What the files of config/ are read as."""
+DECIDES_NOTHING = {
+    "Declaration.cost_hint": "part of the digest of the policy, which decisions name; for whoever reads the file",
+    "RoleEntry.council_weight": "shown with the role; seats are weighed by `reliability.weights`",
+    "CouncilPool.modes": "of pools on record; the file has it no more",
+    "ProbedEngine.probed_at": "when it was, for whoever reads the record of a probe",
+}
+"""Fields of the configuration that nothing but a view reads, with the reason why they stay."""
 
 
 @cache
@@ -129,3 +166,55 @@ def test_event_type_is_recorded_by_the_product() -> None:
                 case ast.Call(func=ast.Name(id=name) | ast.Attribute(value=ast.Name(id=name), attr="model_validate")):
                     built.add(name)
     assert sorted(EVENT_TYPES.keys() - built) == sorted(EVENTS_TO_COME)
+
+
+def _models_of(hint: object) -> Iterator[type[BaseModel]]:
+    hint = getattr(hint, "__value__", hint)
+    for part in typing.get_args(hint):
+        yield from _models_of(part)
+    if inspect.isclass(hint) and issubclass(hint, BaseModel):
+        yield hint
+
+
+def configured_fields() -> set[str]:
+    """`Model.field` of everything that a file of config/ may say."""
+    found: set[type[BaseModel]] = set()
+    todo = list(CONFIG_FILES)
+    while todo:
+        model = todo.pop()
+        if model not in found and model.__module__.startswith("fleet."):
+            found.add(model)
+            todo += [base for base in model.__mro__[1:] if issubclass(base, BaseModel)]
+            todo += [inner for field in model.model_fields.values() for inner in _models_of(field.annotation)]
+    return {f"{model.__name__}.{name}" for model in found for name in inspect.get_annotations(model)}
+
+
+def read_names() -> set[str]:
+    """Each attribute that the product reads, and each word that stands as a string, as for `getattr` and a dump.
+
+    What the front only hands on under the same name (`role=line.role`) shows a field, and decides nothing by it.
+    """
+    read: set[str] = set()
+    for place, tree in product():
+        shown: set[int] = set()
+        for node in ast.walk(tree):
+            match node:
+                case ast.keyword(arg=str(name), value=ast.Attribute(attr=attr)) if place.startswith("serve_apps/"):
+                    if name == attr:
+                        shown.add(id(node.value))
+                case ast.Attribute(attr=name, ctx=ast.Load()) if id(node) not in shown:
+                    read.add(name)
+                case ast.MatchClass(kwd_attrs=names):
+                    read.update(names)
+                case ast.Constant(value=str(text)) if text.isidentifier():
+                    read.add(text)
+    return read
+
+
+def test_field_of_a_configuration_file_is_read_by_the_product() -> None:
+    """By name alone: a field is missed that has the name of something else that is read."""
+    fields, read = configured_fields(), read_names()
+    unread = {name for name in fields if name.partition(".")[2] not in read}
+    assert len(fields) > 500
+    assert sorted(unread - DECIDES_NOTHING.keys()) == [], "nothing reads these: make them decide, or retire them"
+    assert DECIDES_NOTHING.keys() <= fields, "these are gone: take them out of the table"

@@ -11,6 +11,7 @@ from fleet.config.environment import config_files, configuration_warnings, load_
 from fleet.config.files import ConfigFiles, packaged_directory
 from fleet.config.retired import RETIRED
 from fleet.config.settings import ServeSettings
+from fleet.council.config import CouncilConfig
 from fleet.planning.planning_config import PlanningConfig
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,8 +25,12 @@ def site(folder: Path) -> dict[str, str]:
     planning = PACKAGED.read("planning.yaml").decode()
     planning = planning.replace("{step_max_s: 3600}", "{step_s: 60, step_max_s: 3600, ceremony_max_s: 86400}")
     planning = planning.replace("name: review,", "name: review, handler: council_review,")
+    planning = planning.replace("execution:\n", "execution:\n  max_parallel_tasks: 4\n  parallel: declared\n")
+    planning = planning.replace("derivation:\n", "derivation:\n  wait_s: 5\n  timeout_s: 120\n")
     (folder / "planning.yaml").write_text(planning.replace("trigger: start,", "trigger: start, guard: human,"))
     council = PACKAGED.read("council.yaml").decode()
+    council = council.replace("kind: mock}", "kind: mock, modes: [poor]}")
+    council = council.replace("L3: [code, architecture]", "L3: [code, design, architecture, story_gate]")
     (folder / "council.yaml").write_text(council.replace("max_on_ballot: 5", "max_on_ballot: 5, max_tests: 10"))
     (folder / "fleet.yaml").write_text("council_shards: 2\ncontext_replicas: 1\n")
     home = folder / "home"
@@ -38,7 +43,11 @@ def test_configuration_of_an_earlier_version_is_read_without_the_keys_that_went(
     settings = load_settings(site(tmp_path))
     assert settings.council_shards == 2
     files = config_files(settings)
-    for name, model in (("serve.yaml", ServeSettings), ("planning.yaml", PlanningConfig)):
+    for name, model in (
+        ("serve.yaml", ServeSettings),
+        ("planning.yaml", PlanningConfig),
+        ("council.yaml", CouncilConfig),
+    ):
         assert files.load(name, model) == PACKAGED.load(name, model)
 
 

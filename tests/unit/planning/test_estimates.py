@@ -64,17 +64,16 @@ def test_median_is_on_the_scale_and_between_the_halves(values: list[int]) -> Non
     assert sum(v > median for v in values) < len(values) / 2
 
 
-@pytest.mark.rule("PL-20", "PL-23", "PL-40", "PL-71", "PL-80")
+@pytest.mark.rule("PL-20", "PL-23", "PL-71", "PL-80")
 def test_shipped_planning_config_has_the_values_of_the_rules() -> None:
     derivation = PLANNING.derivation
-    assert (derivation.attempts, derivation.wait_s, derivation.temperature) == (3, 5, "0.3")
-    assert (derivation.max_output_tokens, derivation.timeout_s) == (None, 120)
+    assert (derivation.attempts, derivation.temperature, derivation.max_output_tokens) == (3, "0.3", None)
     assert (str(derivation.tasks), str(derivation.keywords), str(derivation.estimated_hours)) == (
         "1..8",
         "2..5",
         "1..40",
     )
-    assert (PLANNING.execution.max_parallel_tasks, PLANNING.artifacts) == (4, "on")
+    assert PLANNING.artifacts == "on"
     assert (CONFIG.scale, CONFIG.max_rounds) == ((1, 2, 3, 5, 8, 13, 21), 3)
     timeouts = PLANNING.ceremonies["backlog_review"].timeouts
     assert timeouts.step_max_s == 3600
