@@ -90,7 +90,7 @@ class Site:
 
         yield (
             EnvironmentService(run, self.world.blobs, self.layers, script=b"", pip=b""),
-            RegistryAccess(hosts=("pypi.org",)),
+            RegistryAccess(hosts=("registry.test",)),
         )
 
     async def begun(self, **start: object) -> Site:

@@ -20,7 +20,8 @@ from fleet.policy.rules.table import PHASES
 from tests.support.rules import files
 
 POLICY = load_policy(files().document("policy.yaml"), roles=load_roles(files().document("roles.yaml")))
-PROCEDURES = Path(__file__).parents[3] / "fleet" / "owner" / "duties"
+OWNER = Path(__file__).parents[3] / "fleet" / "owner"
+PROCEDURES = [*(OWNER / "duties").glob("*.py"), OWNER / "story_environment.py"]
 ROLES = sorted(POLICY.roles.roles)
 KINDS = sorted(get_args(WorkKind))
 BRANCH = {"branch": "fleet/st-one"}
@@ -28,6 +29,7 @@ BRANCH = {"branch": "fleet/st-one"}
 USED: list[tuple[str, list[str], tuple[str, ...], dict[str, Any]]] = [
     ("git.checkout", ["devops"], PHASES, {}),
     ("git.fetch", ["devops"], PHASES, {}),
+    ("packages.fetch", ["devops"], PHASES, {}),
     ("git.push_branch", ["devops"], PHASES, BRANCH),
     ("git.open_change_request", ["devops"], PHASES, BRANCH),
     ("git.merge_candidate", [*POLICY.roles.assignable, "designer"], PHASES, {}),
@@ -66,7 +68,7 @@ def test_step_of_the_product_is_allowed_without_asking(
 
 
 def test_table_of_steps_is_what_the_procedures_do() -> None:
-    built = {name for path in PROCEDURES.glob("*.py") for name in work_of(path.read_text())} | set(STEP_OF.values())
+    built = {name for path in PROCEDURES for name in work_of(path.read_text())} | set(STEP_OF.values())
     table = {name for name, *_ in USED}
     assert {name for name in built if not name.endswith("*")} <= table
     assert {name for name in table if not name.startswith("model.")} <= built

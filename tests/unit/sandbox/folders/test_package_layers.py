@@ -82,7 +82,7 @@ async def test_layer_that_is_not_on_this_node_is_missing_by_name(tmp_path: Path)
     known = Toolchains(DEFAULT_TOOLCHAINS, tmp_path, is_dropped=False)
     found = await known.named(f"layer:python:{KEY}", python=BASE)
     assert isinstance(found, MissingToolchain)
-    assert "fleet run" in found.message
+    assert "a story that is started on the repository makes it" in found.message
 
 
 def test_layer_serves_its_own_language_and_leaves_others_their_programs() -> None:
