@@ -63,7 +63,7 @@ async def _run(plan: SubmittedPlan, output: Output) -> int:
             )
             output.note(f"readiness score {created['score']}" + ("" if created["dor_ok"] else " (too low to start)"))
         body = {
-            **plan.model_dump(mode="json", include={"repo", "model", "delegate", "toolchain"}),
+            **plan.model_dump(mode="json", include={"repo", "model", "delegate", "toolchain", "fetches"}),
             "record": False,
             "budget": parse_limits(plan.limits),
         }

@@ -10,7 +10,8 @@ from fleet.kernel.errors import InvalidInput, ToolFailed
 from fleet.kernel.ids import Digest, StepId
 from fleet.owner.journal.steps import Work
 from fleet.owner.story_repository import ENVIRONMENT_STEPS
-from fleet.owner.workbench import OWN_TOOLCHAIN, Workbench, seat
+from fleet.owner.workbench import Workbench, seat
+from fleet.policy.runs.toolchains import OWN_TOOLCHAIN
 from fleet.policy.workspace_file import WORKSPACE_FILE
 from fleet.story.state import StoryState
 from fleet.trees.service import read_tree

@@ -33,9 +33,6 @@ from fleet.workspace.service.repository_environment import Environments
 
 T = TypeVar("T")
 
-OWN_TOOLCHAIN = "python"
-"""The fleet's own programs, which a story has that names none."""
-
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
@@ -100,8 +97,7 @@ class Workbench:
     @property
     def toolchain(self) -> str:
         """The programs of the story's runs: those that it was started with, else those that its base asks for."""
-        named = self.state.start.toolchain if self.state.start else OWN_TOOLCHAIN
-        return self.state.packages or named if named == OWN_TOOLCHAIN else named
+        return self.state.toolchain
 
     @property
     def model(self) -> str | None:

@@ -32,6 +32,7 @@ from fleet.events.workspace import DimensionWaived, WorkspaceReported, Workspace
 from fleet.kernel.ids import Digest, Principal, StoryId
 from fleet.kernel.types import ApprovalStatus, DecisionStatus, Rigor
 from fleet.policy.rules.calls import ApprovalRecord
+from fleet.policy.runs.toolchains import OWN_TOOLCHAIN, toolchain_of_runs
 from fleet.story.budgets import StoryBudgets
 from fleet.story.checkpoints import Restoration, TreeCheckpoint
 from fleet.story.council_facts import CouncilSaid, council_state
@@ -360,6 +361,11 @@ class StoryState:
     def is_over(self) -> bool:
         """Whether nothing will ever be owed again: closed, cancelled or archived."""
         return self.closed or self.disposition in ("cancelled", "archived")
+
+    @property
+    def toolchain(self) -> str:
+        """The programs of the story's runs: those that it was started with, else those that its base asks for."""
+        return toolchain_of_runs(self.start.toolchain if self.start else OWN_TOOLCHAIN, self.packages)
 
     @property
     def deployment(self) -> Deployment | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fleet.cli.output import Output
-from fleet.cli.parameters import Budget, Delegates, Goal, Rigor, roles_of
+from fleet.cli.parameters import Budget, Delegates, Goal, NoFetch, Rigor, roles_of
 from fleet.kernel.errors import InvalidInput
 
 
@@ -22,6 +22,7 @@ def submit_command(
     model: Annotated[str | None, typer.Option(help="Model profile, or recorded:DIR of the cluster.")] = None,
     rigor: Rigor = None,
     yes: Delegates = "",
+    no_fetch: NoFetch = False,
     limits: Budget = "",
     principal: Annotated[str | None, typer.Option("--as", help="user:NAME as the cluster knows you.")] = None,
     python: Annotated[str | None, typer.Option(help="Python of the cluster's images.")] = None,
@@ -48,5 +49,6 @@ def submit_command(
         model=model,
         delegate=delegate,
         limits=limits,
+        fetches=not no_fetch,
     )
     return submit_story(settings(), SubmitOptions(plan, address, token_file, python), output)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.ids import CommandId, Principal
@@ -31,6 +31,8 @@ class SubmittedPlan(BaseModel):
     delegate: tuple[str, ...] = ()
     toolchain: str = "python"
     limits: str = ""
+    fetches: Annotated[bool, Field(exclude_if=bool)] = True
+    """Whether the packages of its lockfile are fetched. What is usual is not written: plans of before stay the same."""
     submission: str = ""
     """Which of the submissions of this plan it is; another one may run the same story anew once that is closed."""
 

@@ -16,6 +16,15 @@ Language = Literal["python", "node", "go", "rust"]
 ToolchainName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,31}$")]
 
 
+OWN_TOOLCHAIN = "python"
+"""The fleet's own programs, which a story has that names none."""
+
+
+def toolchain_of_runs(named: str, packages: str | None) -> str:
+    """The programs of a story's runs: those that it was started with, else those that its base asks for."""
+    return packages or named if named == OWN_TOOLCHAIN else named
+
+
 LAYER_PREFIX = "layer:"
 _LAYER = re.compile(r"layer:(python|node|go|rust):([0-9a-f]{24})")
 

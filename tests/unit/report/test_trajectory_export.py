@@ -18,7 +18,8 @@ from fleet.events.envelope import Head, StoredEvent
 from fleet.events.project import StoryTombstoned
 from fleet.events.registry import EVENT_TYPES
 from fleet.events.step import StepOutcomeUnknown, StepStarted
-from fleet.events.story import AcceptanceCriterion, StoryCreated
+from fleet.events.story import AcceptanceCriterion, RepoSource, StoryCreated, StoryStarted
+from fleet.events.task import TreeMerged
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import LogCorrupted, StoreFull, StoryNotFound
 from fleet.kernel.ids import CommandId, EntityId, StepId, StoryId, StreamId
@@ -35,7 +36,7 @@ from fleet.secrets.service import KnownSecrets
 from fleet.trees.memory import MemoryBlobStore
 from tests.support.damaged import DAMAGED, DamagedLog
 from tests.support.event_samples import samples
-from tests.support.story_events import PO, STORY, StoryLog, story
+from tests.support.story_events import BASE, PO, STORY, StoryLog, story
 
 SECRET = "sk-proj-" + "Zb81Qm44Tn07Kd52Wp93Xr60"
 ROW_OF = {
@@ -57,6 +58,8 @@ ROW_OF = {
     "StoryCreated": "stories",
 }
 """Where an event is, beside the table of all events."""
+LAYER = f"layer:python:{'5a' * 12}"
+TOOLCHAINS = [("python", None, "python"), ("python", LAYER, LAYER), ("env:/opt/env", None, "env:/opt/env")]
 
 
 class World:
@@ -123,6 +126,16 @@ async def test_every_event_is_a_row_and_every_type_of_a_trajectory_is_in_its_own
         body = json.loads(event.body)
         del body["meta"]
         assert json.loads(row.body) == body
+
+
+@pytest.mark.parametrize(("named", "packages", "shown"), TOOLCHAINS)
+async def test_story_shows_the_toolchain_that_its_runs_had(named: str, packages: str | None, shown: str) -> None:
+    log = story(only=("created", "scored"))
+    log.add(StoryStarted(repo=RepoSource(provider="local", url="/srv/text"), toolchain=named, record=False))
+    log.add(TreeMerged(base_digest=BASE, result_digest=BASE, commit="0a" * 20, toolchain=packages))
+    world = await world_of(log)
+    await world.export()
+    assert [row.toolchain for row in world.rows("stories")] == [shown]
 
 
 async def test_delivered_story_has_its_outcome_and_the_sums_of_the_ledger() -> None:

@@ -40,6 +40,7 @@ class StoryRow:
     model: str | None
     """Model profile of the run."""
     toolchain: str | None
+    """Of its runs: the one it was started with, or the layer with the packages that its base asks for."""
     created_ms: int
     ended_ms: int | None
     state: str | None

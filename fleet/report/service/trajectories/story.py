@@ -19,7 +19,9 @@ from fleet.events.story import (
     StoryTransitioned,
     StoryUnparked,
 )
+from fleet.events.task import TreeMerged
 from fleet.events.workspace import WorkspaceScored
+from fleet.policy.runs.toolchains import toolchain_of_runs
 from fleet.report.service.trajectories.rows import Criterion, StoryRow
 from fleet.report.service.trajectories.steps import calls_of
 
@@ -45,6 +47,8 @@ class StorySums:
         self._used: dict[str, int] = {name: 0 for name in _QUANTITIES}
         self._started: dict[str, StepStarted] = {}
         self._done: set[str] = set()
+        self._packages: str | None = None
+        self._has_base = False
 
     def take(self, event: StoredEvent, payload: Payload) -> None:
         """The event counts."""
@@ -57,6 +61,8 @@ class StorySums:
                 self._finished(self._started[payload.step_id], payload)
             case UsageAdjusted() if payload.step_id in self._started:
                 self._adjusted(payload)
+            case TreeMerged() if not self._has_base:
+                self._has_base, self._packages = True, payload.toolchain
             case _:
                 self._known |= _facts(event, payload)
 
@@ -66,6 +72,8 @@ class StorySums:
             return None
         nothing = dict.fromkeys(("model", "toolchain", "ended_ms", "state", "parked_for", "score", "verdict"), None)
         facts: dict[str, Any] = {**nothing, **self._known, **self._used}
+        if facts["toolchain"] is not None:
+            facts["toolchain"] = toolchain_of_runs(facts["toolchain"], self._packages)
         return StoryRow(story_id=self._story_id, missing_blobs=missing_blobs, **facts)
 
     def _finished(self, started: StepStarted, done: StepFinished) -> None:

@@ -90,6 +90,15 @@ def test_same_plan_is_one_job_until_it_is_over() -> None:
     assert jobs.made[f"{job_id}-2"]["submission"] != sent.submission
 
 
+def test_plan_without_packages_is_another_one_and_the_usual_one_is_written_as_before() -> None:
+    jobs = ScriptedJobs()
+    usual, _ = placed_job(jobs, plan(), python="python")
+    bare, is_new = placed_job(jobs, plan(fetches=False), python="python")
+    assert (is_new, bare != usual) == (True, True)
+    assert "fetches" not in jobs.made[usual]
+    assert SubmittedPlan.model_validate(jobs.made[bare]).fetches is False
+
+
 @pytest.mark.parametrize(
     ("changes", "is_closed", "is_meant"),
     [
