@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -19,7 +20,7 @@ from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import FleetError, ToolFailed
 from fleet.models.profiles import load_models
 from fleet.policy.runs.toolchains import layer_named
-from fleet.sandbox.backends.identity import reachable_state_root, toolchain_root
+from fleet.sandbox.backends.identity import process_name, reachable_state_root, toolchain_root
 from fleet.story.commands.catalogue import parse_command
 from fleet.trees.memory import MemoryBlobStore
 from fleet.trees.port import BlobStore
@@ -201,7 +202,15 @@ async def test_story_passes_whose_code_needs_a_package_of_the_index(place: Place
 @pytest.mark.rule("RC-111", "RC-112")
 async def test_environment_is_made_once_for_a_lockfile_and_names_neither_address_nor_password(place: Place) -> None:
     place.asks_for(f"wordparts==1.2 --hash={hash_of(WHEEL)}")
-    first = await place.run()
+    runs, mine = place.state_root / "environments" / "runs", f"{process_name(os.getpid())}-*"
+    left = runs / "999999999-1-00000000-left"
+    left.mkdir(parents=True)
+    making = asyncio.create_task(place.run())
+    # What is needed for a making lies where that of a process that was killed is found: here, and named like it.
+    await eventually(lambda: any(runs.glob(mine)), within_s=60)
+    first = await making
+    assert not left.exists()
+    assert not any(runs.glob(mine))
     asked = len(place.index.asked)
     commit_all(place.repo, {"NOTES.md": "another commit, the same lockfile\n"})
     assert await place.run() == first

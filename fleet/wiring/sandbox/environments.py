@@ -20,7 +20,7 @@ from fleet.kernel.errors import SandboxUnavailable
 from fleet.kernel.ids import Digest
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.policy.runs.toolchains import Language
-from fleet.sandbox.backends.identity import toolchain_root
+from fleet.sandbox.backends.identity import process_name, toolchain_root
 from fleet.sandbox.folders.package_layers import PackageLayers
 from fleet.secrets.port import SecretDelivery
 from fleet.trees.files import FileBlobStore
@@ -51,7 +51,10 @@ def make_environments(endpoints: Endpoints, root: Path, fleet: BlobStore) -> Nod
     async def opened(language: Language) -> AsyncGenerator[tuple[EnvironmentService, RegistryAccess]]:
         given = endpoints.sandbox_registries.get(language)
         registries = await asyncio.to_thread(host_registries, language, given, os.environ, Path.home())
-        with tempfile.TemporaryDirectory(prefix="fleet-environment-") as folder:
+        # Named as folders of runs are: of a process that was killed meanwhile the next one removes it.
+        runs = root / _FOLDER / "runs"
+        await asyncio.to_thread(runs.mkdir, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{process_name(os.getpid())}-", dir=runs) as folder:
             blobs = _OwnFirst(FileBlobStore(Path(folder)), fleet)
             backend = make_backend(
                 endpoints.sandbox_backend,
