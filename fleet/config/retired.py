@@ -42,6 +42,11 @@ RETIRED = (
         ("pools", "*", "modes"),
         "remove it: a mock seat answers in the `mode` of its engine in models.yaml",
     ),
+    Retired(
+        "council.yaml",
+        ("reliability", "version"),
+        "remove it: the weight of each seat is on record with its council",
+    ),
     Retired("council.yaml", ("used_for", "*", "design"), _NO_COUNCIL),
     Retired("council.yaml", ("used_for", "*", "story_gate"), _NO_COUNCIL),
     Retired("planning.yaml", ("execution", "max_parallel_tasks"), _ONE_BY_ONE),

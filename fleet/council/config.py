@@ -78,10 +78,8 @@ class NamedAgent(Frozen):
 
 
 class Reliability(Frozen):
-    """Measured weights of seats; versioned, because they change outcomes (CN-55)."""
+    """Measured weights of seats (CN-55)."""
 
-    version: Annotated[int, Field(ge=0)] = 0
-    """Raise it with every new measurement."""
     weights: Mapping[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict[str, int])
     """Member id -> weight; a seat that is not named has weight 1."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.kernel.errors import InvalidInput, InvalidTransition
-from fleet.planning.planning_config import Bounds, CeremonyConfig
+from fleet.planning.planning_config import Bounds, CeremonyConfig, CeremonyTransition
 from fleet.planning.project_state import Ceremony
 
 
@@ -64,12 +64,17 @@ def review_form(scale: Sequence[int], hours: Bounds) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def next_status(config: CeremonyConfig, ceremony: Ceremony, trigger: str) -> str:
-    """The status after this trigger; InvalidTransition where the table of the ceremony has none (PL-60..PL-66)."""
+def movers(config: CeremonyConfig, trigger: str) -> tuple[str, ...]:
+    """The roles that fire this trigger in some status (PL-71)."""
+    return tuple(dict.fromkeys(role for row in config.transitions if row.trigger == trigger for role in row.roles))
+
+
+def next_move(config: CeremonyConfig, ceremony: Ceremony, trigger: str) -> CeremonyTransition:
+    """The row of this trigger; InvalidTransition where the table of the ceremony has none now (PL-60..PL-66)."""
     rows = [t for t in config.transitions if ceremony.status in t.from_]
     for row in rows:
         if row.trigger == trigger:
-            return row.to
+            return row
     allowed = sorted({row.trigger for row in rows})
     raise InvalidTransition(
         f"ceremony {ceremony.ceremony_id} is {ceremony.status}: {trigger} is not possible now",

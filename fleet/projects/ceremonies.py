@@ -17,12 +17,19 @@ from fleet.events.project import (
 from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound
 from fleet.kernel.ids import EntityId, StoryId
 from fleet.kernel.types import Frozen, PriorityChange, Reason
-from fleet.planning.backlog_review import BacklogReview, check_stories, next_status
+from fleet.planning.backlog_review import BacklogReview, check_stories, movers, next_move
 from fleet.planning.project_state import Ceremony, ProjectState
 from fleet.projects.project_commands import FollowUp, ProjectCommand, ProjectFacts, require_open
 from fleet.story.commands.command import Outcome, StoryCommand
 from fleet.story.commands.gates import Approve
-from fleet.story.commands.plan_versions import ProposePlan, early_states, is_early, preliminary_plan_id, takes_outline
+from fleet.story.commands.plan_versions import (
+    PLANNERS,
+    ProposePlan,
+    early_states,
+    is_early,
+    preliminary_plan_id,
+    takes_outline,
+)
 from fleet.story.commands.request_approval import RequestApproval
 from fleet.story.state import StoryState
 
@@ -46,7 +53,7 @@ class OpenCeremony(StoriesRequest, ProjectCommand):
 
     def decide(self, state: ProjectState, facts: ProjectFacts) -> Outcome:
         """The review. InvalidInput for stories that cannot be reviewed, all of them named."""
-        facts.caller.require("po")
+        facts.caller.require(*movers(facts.rules.ceremony, "add_story"))
         require_open(state)
         return (_opened(facts.new_id("ce"), self.named(), facts.rules.ceremony.councils, state, facts),)
 
@@ -66,12 +73,12 @@ class CeremonyCommand(ProjectCommand):
 
     def held(self, state: ProjectState, facts: ProjectFacts, trigger: str) -> Ceremony:
         """The review, in which this may happen now. PolicyDenied, NotFound, InvalidTransition."""
-        facts.caller.require("po")
+        facts.caller.require(*movers(facts.rules.ceremony, trigger))
         name = self.ceremony_id[:80]
         ceremony = state.ceremonies.get(self.ceremony_id)
         if ceremony is None:
             raise NotFound(f"project {state.project_id} has no ceremony {name!r}", ceremony_id=name)
-        next_status(facts.rules.ceremony, ceremony, trigger)
+        facts.caller.require(*next_move(facts.rules.ceremony, ceremony, trigger).roles)
         return ceremony
 
 
@@ -141,6 +148,7 @@ class ApproveCeremonyStory(_StoryDecision):
         """The consent, and the id of the plan that the outline of a council becomes.
 
         Raises:
+            PolicyDenied: the caller names a council, and may write no plan.
             InvalidInput: a priority without its reason, or the council that is named has no usable outline.
             InvalidTransition: the story went on, and the approval names the council whose outline is meant.
         """
@@ -149,7 +157,10 @@ class ApproveCeremonyStory(_StoryDecision):
             raise InvalidInput(
                 "priority_adjustment and priority_reason come together: give both or none", field="priority_reason"
             )
-        has_plan = self._takes_plan(facts) and self._outline(ceremony, facts) is not None
+        if self.plan_of is not None:
+            facts.caller.require(*PLANNERS, rule_id="LC-11", why="and an outline becomes a plan by these alone")
+        may_plan = not facts.caller.roles.isdisjoint(PLANNERS)
+        has_plan = self._takes_plan(facts) and may_plan and self._outline(ceremony, facts) is not None
         decided = CeremonyStoryDecided(
             ceremony_id=ceremony.ceremony_id,
             story_id=self.story_id,
@@ -191,7 +202,12 @@ class ApproveCeremonyStory(_StoryDecision):
     @staticmethod
     def _waits_for_scope(story: StoryState, facts: ProjectFacts) -> bool:
         lifecycle = facts.rules.lifecycles.get(story.lifecycle)
-        return lifecycle is not None and any(row.gate == "approve_scope" for row in lifecycle.legal(story.state))
+        return (
+            # The gate keeps its own role: another that approves in a review leaves it to whoever holds that.
+            "po" in facts.caller.roles
+            and lifecycle is not None
+            and any(row.gate == "approve_scope" for row in lifecycle.legal(story.state))
+        )
 
     def _takes_plan(self, facts: ProjectFacts) -> bool:
         """Whether the story still waits for its work: one that went on meanwhile has, or gets, a plan of its own."""

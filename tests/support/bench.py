@@ -35,6 +35,7 @@ from fleet.owner.journal.steps import StepPolicy
 from fleet.owner.platform_view import PlatformView
 from fleet.owner.workbench import Definitions, Workbench
 from fleet.planning.coach_config import CoachConfig
+from fleet.planning.planning_config import CeremonyTransition
 from fleet.policy.roles import load_roles
 from fleet.projects.brief_owners import BriefOwners
 from fleet.projects.discover import Discoverer
@@ -155,12 +156,22 @@ class World:
         )
 
     def project_owner(
-        self, owner: str = "council:0/a1", *, with_model: bool = False, agents: Agents | None = None
+        self,
+        owner: str = "council:0/a1",
+        *,
+        with_model: bool = False,
+        agents: Agents | None = None,
+        transitions: tuple[CeremonyTransition, ...] = (),
     ) -> ProjectOwner:
-        """What answers commands on projects; with a model, role agents are asked for proposals."""
+        """What answers commands on projects; with a model, role agents are asked for proposals.
+
+        Args:
+            transitions: of a backlog review, instead of those of the packaged file.
+        """
         coach = files().load("coach.yaml", CoachConfig)
         planning = definitions().planning
         ceremony = planning.ceremonies["backlog_review"]
+        ceremony = ceremony.model_copy(update={"transitions": transitions}) if transitions else ceremony
         calls = ProjectCalls(agents or self.agents, self.clock, budgeting=self.budgeting, owner=owner)
         return ProjectOwner(
             log=self.log,

@@ -29,6 +29,8 @@ from fleet.story.plan import plan as owed_intents
 from fleet.story.state import Plan, StoryState, TaskState
 from fleet.story.undecided import require_decided_design
 
+PLANNERS = ("architect", "po")
+"""The roles that write the plan of a story by hand (LC-11)."""
 _EXTRAS = ("notes", "replaces", "risk", "suggested_tech")
 """What a person may say of a task beside what a planner answers."""
 _KINDS: Mapping[str, TaskKind] = {
@@ -109,7 +111,7 @@ class WritePlan(PlanBasis, StoryCommand):
             InvalidInput: the plan breaks rules; all problems are listed (PL-13, PL-20, PL-30).
         """
         caller = facts.caller
-        caller.require("architect", "po", rule_id="LC-11")
+        caller.require(*PLANNERS, rule_id="LC-11")
         require_plannable(state, event=self.command)
         previous = self.previous_plan_id or state.plan_id
         if previous is not None:
@@ -163,7 +165,7 @@ class RejectPlan(RejectPlanRequest, StoryCommand):
             NotFound: no such plan.
             InvalidTransition: it is not proposed, or the story is over.
         """
-        facts.caller.require("architect", "po", rule_id="LC-11")
+        facts.caller.require(*PLANNERS, rule_id="LC-11")
         plan = find_plan(state, self.plan_id)
         require_plannable(state, event=self.command)
         require_proposed(plan, event=self.command)

@@ -30,6 +30,7 @@ def site(folder: Path) -> dict[str, str]:
     (folder / "planning.yaml").write_text(planning.replace("trigger: start,", "trigger: start, guard: human,"))
     council = PACKAGED.read("council.yaml").decode()
     council = council.replace("kind: mock}", "kind: mock, modes: [poor]}")
+    council = council.replace("reliability: {", "reliability: {version: 3, ")
     council = council.replace("L3: [code, architecture]", "L3: [code, design, architecture, story_gate]")
     (folder / "council.yaml").write_text(council.replace("max_on_ballot: 5", "max_on_ballot: 5, max_tests: 10"))
     (folder / "fleet.yaml").write_text("council_shards: 2\ncontext_replicas: 1\n")

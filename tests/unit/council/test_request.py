@@ -171,9 +171,7 @@ def test_pool_of_a_size_that_can_vote_gives_its_councils_as_many_voters(seats: i
 
 @pytest.mark.rule("CN-55")
 def test_measured_reliability_becomes_the_weight_of_a_seat():
-    config = CouncilConfig.model_validate(
-        CONFIG.model_dump() | {"reliability": {"version": 2, "weights": {"developer-002": 2}}}
-    )
+    config = CouncilConfig.model_validate(CONFIG.model_dump() | {"reliability": {"weights": {"developer-002": 2}}})
     roster = build_roster("selection", "text", proposer_role="developer", num_agents=5, config=config)
     assert voter_weights(roster)["developer-002"] == 2
     assert sum(voter_weights(roster).values()) == 6

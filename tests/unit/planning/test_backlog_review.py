@@ -19,10 +19,10 @@ from fleet.planning.project_state import DEFAULT_PROJECT, Ceremony
 from fleet.projects.project_owner import ProjectOwner
 from fleet.story.commands.catalogue import parse_command
 from fleet.story.commands.plan_versions import preliminary_plan_id
-from tests.support.bench import STORY_TEXT, ScriptedAgents
+from tests.support.bench import STORY_TEXT, ScriptedAgents, definitions
 from tests.support.town import Town, running
 
-ANA, DEV = Principal("user:ana"), Principal("user:dev")
+ANA, DEV, QUINN = Principal("user:ana"), Principal("user:dev"), Principal("user:quinn")
 STREAM = StreamId(f"project:{DEFAULT_PROJECT}")
 ONE, TWO = StoryId("st-one1"), StoryId("st-two2")
 ROLES = ("architect", "qa", "devops")
@@ -60,9 +60,13 @@ class Review:
         return [p for p in found if isinstance(p, CeremonyStoryReviewed)]
 
 
-async def prepared(town: Town, answer: Any, *, second: dict[str, Any] = UNREADY, with_model: bool = True) -> Review:
+async def prepared(
+    town: Town, answer: Any, *, second: dict[str, Any] = UNREADY, with_model: bool = True, approver: str = ""
+) -> Review:
     agents = ScriptedAgents(answer)
-    owner = town.project_owner("council:9/z", with_model=with_model, agents=agents)
+    rows = definitions().planning.ceremonies["backlog_review"].transitions if approver else ()
+    moves = tuple(t.model_copy(update={"roles": (approver,)}) if t.trigger == "approve_story" else t for t in rows)
+    owner = town.project_owner("council:9/z", with_model=with_model, agents=agents, transitions=moves)
     await town.do(ONE, "create_story", {"story": STORY_TEXT})
     await town.do(TWO, "create_story", {"story": second})
     return Review(town, owner, agents)
@@ -97,6 +101,30 @@ async def test_review_goes_from_draft_to_a_decision_on_each_story():
         await town.pass_time(5)
         assert (await town.desk.state(ONE)).state == "DESIGN"
         assert (await town.desk.state(TWO)).state == "DRAFT"
+
+
+@pytest.mark.rule("PL-71", "PL-64")
+async def test_roles_of_a_move_say_who_makes_it_and_give_no_gate_of_the_story():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, lambda _: review(5), approver="qa")
+        with pytest.raises(PolicyDenied, match="user:quinn does not hold role 'po'"):
+            await r.do("open_ceremony", who=QUINN, story_ids=[ONE, TWO])
+        await r.do("open_ceremony", story_ids=[ONE, TWO])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        approval = {"approve": True, "po_notes": NOTES}
+        with pytest.raises(PolicyDenied, match="user:ana does not hold role 'qa'"):
+            await r.do("decide_ceremony_story", story_id=ONE, **approval)
+        with pytest.raises(PolicyDenied, match="user:quinn does not hold role 'po'"):
+            await r.do("decide_ceremony_story", who=QUINN, story_id=ONE, approve=False, reason="it is no story yet")
+        with pytest.raises(PolicyDenied, match="holds neither role 'architect' nor 'po'"):
+            await r.do("decide_ceremony_story", who=QUINN, story_id=ONE, plan_of="qa", **approval)
+        await r.do("decide_ceremony_story", who=QUINN, story_id=ONE, **approval)
+        decided = (await r.state()).decisions[ONE]
+        assert (decided.result, decided.plan_id) == ("APPROVED", None)
+        await town.pass_time(5)
+        assert (await town.desk.state(ONE)).state == "DRAFT"
 
 
 @pytest.mark.rule("PL-61")
