@@ -407,7 +407,8 @@ class FleetSettings(Settings):
     council_shards: int = Field(default=1, ge=1)
     """Number of council actors."""
     pools: Mapping[str, Annotated[int, Field(ge=0, le=64)]] = {}
-    """Number of agents by role or profile; unnamed, a shipped role has one and your own none."""
+    """Number of agents by role or profile; unnamed, a shipped role has one, and so has your own
+    when tasks may go to it."""
     placement: Mapping[ActorKind, Mapping[LabelKey, LabelChoice]] = {}
     """Labels of the nodes of a kind of actor, as `{sandbox: {pool: sandbox}}`; a kind that is not named goes anywhere.
 

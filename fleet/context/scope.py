@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -81,6 +81,16 @@ class ContextConfig(Frozen):
     def roles(self) -> frozenset[str]:
         """The base roles."""
         return frozenset(role for row in self.matrix.values() for role in row)
+
+    def with_lineages(self, lineages: Mapping[str, Sequence[str]]) -> ContextConfig:
+        """With a profile for each role that has none: its view is that of what it extends."""
+        known = {name: ProfileRow(extends=name) for name in self.roles} | self.profiles
+        found = {
+            name: known[near]
+            for name, lineage in lineages.items()
+            if name not in known and (near := next((one for one in lineage if one in known), None)) is not None
+        }
+        return self.model_copy(update={"profiles": {**self.profiles, **found}}) if found else self
 
     def base_role(self, role: str) -> str:
         """The base role of a profile; a base role is its own."""

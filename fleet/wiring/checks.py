@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fleet.config.settings import ServeSettings
-from fleet.context.scope import ContextConfig
 from fleet.models.profiles import load_models
 from fleet.models.prompts.prompt import parse_prompts
 from fleet.planning.coach_config import CoachConfig
@@ -30,7 +29,6 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     load_definitions(files)
     active_policy(files)
     files.load("coach.yaml", CoachConfig)
-    files.load("context.yaml", ContextConfig)
     check_engines(load_models(files.document("models.yaml")))
     check_backend(endpoints.sandbox_backend)
     parse_prompts({n: files.read(n).decode() for n in files.names() if n.startswith("prompts/") and n.endswith(".md")})

@@ -29,7 +29,9 @@ from fleet.kernel.errors import ConfigError
 from fleet.policy.runs.toolchains import Language
 
 if TYPE_CHECKING:
+    from fleet.context.scope import ContextConfig
     from fleet.owner.workbench import Definitions
+    from fleet.policy.roles import RolesConfig
 
 _CODERS = frozenset({"developer", "devops", "data"})
 """Roles whose work is a change of files; tasks go to these."""
@@ -127,7 +129,6 @@ def audit_places(home: Path, export: str | Path | None = None) -> AuditPlaces:
 def load_definitions(files: ConfigFiles) -> Definitions:
     """The rules that stories are worked on under; ConfigError names file, path and reason."""
     # Imported here: every actor and command knows `Endpoints`, and few of them need the machinery of owners.
-    from fleet.context.scope import ContextConfig
     from fleet.council.config import CouncilConfig
     from fleet.owner.workbench import Definitions
     from fleet.planning.planning_config import PlanningConfig
@@ -141,9 +142,26 @@ def load_definitions(files: ConfigFiles) -> Definitions:
         rigor=files.load("rigor.yaml", RigorConfig),
         council=files.load("council.yaml", CouncilConfig),
         planning=files.load("planning.yaml", PlanningConfig),
-        context=files.load("context.yaml", ContextConfig),
+        context=_with_views(files, roles),
         assignable_roles=tuple(r for r in roles.assignable if r in _CODERS),
     )
+
+
+def load_context(files: ConfigFiles) -> ContextConfig:
+    """Which role sees what of a story.
+
+    A role that context.yaml does not name sees what the one sees that it extends.
+    """
+    from fleet.wiring.sandbox.plugins import active_roles
+
+    return _with_views(files, active_roles(files))
+
+
+def _with_views(files: ConfigFiles, roles: RolesConfig) -> ContextConfig:
+    from fleet.context.scope import ContextConfig
+
+    context = files.load("context.yaml", ContextConfig)
+    return context.with_lineages({name: role.lineage for name, role in roles.roles.items()})
 
 
 def load_principals(path: Path) -> PrincipalRegistry:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, cast
 
 from fleet.config.environment import config_files, load_settings
+from fleet.config.files import ConfigFiles, packaged_directory
 from fleet.config.settings import FleetSettings
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import ConfigError
@@ -135,7 +136,7 @@ def endpoints_at(
     """
     variables = _engine_variables(settings, environ) | dict(served)
     export = str(settings.audit.export) if settings.audit.export else None
-    pools = {**_BASE_POOLS, **settings.pools}
+    pools = {**_BASE_POOLS, **_own_pools(config_files(settings)), **settings.pools}
     return Endpoints(
         home=str(settings.home),
         config=str(settings.config) if settings.config else None,
@@ -178,6 +179,19 @@ def _engine_variables(settings: FleetSettings, environ: Mapping[str, str]) -> di
     named = {getattr(engine, field, None) for engine in models.engines for field in fields}
     named |= {engine.tokenizer.path_env for engine in models.engines if engine.tokenizer is not None}
     return {name: environ[name] for name in sorted(n for n in named if isinstance(n, str)) if name in environ}
+
+
+def _own_pools(files: ConfigFiles) -> dict[str, int]:
+    """One agent for each of the site's own roles that tasks may go to, but for those of people."""
+    shipped = ConfigFiles(packaged_directory()).document("roles.yaml")["roles"]
+    roles = files.document("roles.yaml").get("roles")
+    if not isinstance(roles, dict) or set(cast(dict[str, object], roles)) <= set(shipped):
+        return {}
+    # Imported here: few fleets have such roles, and the tools of packages are looked for.
+    from fleet.wiring.sandbox.plugins import active_roles
+
+    known = active_roles(files).roles.items()
+    return {name: 1 for name, role in known if name not in shipped and role.assignable and role.actor != "human"}
 
 
 def _digest(settings: FleetSettings, pools: Mapping[str, int], variables: Mapping[str, str]) -> Digest:

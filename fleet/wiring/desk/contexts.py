@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fleet.context.redis import RedisBundleStore
-from fleet.context.scope import ContextConfig
 from fleet.context.service.packs import ContextService
 from fleet.desk.context.rehydrate import Rehydrator
 from fleet.desk.context.statistics import ContextStatistics
@@ -14,7 +13,7 @@ from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.log import RedisEventLog
 from fleet.log.redis.snapshots import RedisSnapshotStore
 from fleet.story.lifecycle import FsmConfig
-from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.endpoints import Endpoints, load_context
 from fleet.wiring.models.tokenizers import check_tokenizers, make_pack_readers, make_tokenizers
 from fleet.wiring.stores.stores import make_blobs
 
@@ -30,7 +29,7 @@ def make_context_service(endpoints: Endpoints) -> ContextService:
     return ContextService(
         RedisEventLog(client),
         make_blobs(endpoints),
-        endpoints.files.load("context.yaml", ContextConfig),
+        load_context(endpoints.files),
         clock=SystemClock(),
         snapshots=RedisSnapshotStore(client),
         tokenizers=make_tokenizers(endpoints),
@@ -53,7 +52,7 @@ def make_rehydrator(endpoints: Endpoints, planning: PlanningDesk) -> Rehydrator:
         planning=planning,
         blobs=make_blobs(endpoints),
         kept=RedisBundleStore(connect_redis(endpoints.cache_url)),
-        config=endpoints.files.load("context.yaml", ContextConfig),
+        config=load_context(endpoints.files),
         fsm=endpoints.files.load("fsm.yaml", FsmConfig),
         clock=SystemClock(),
     )

@@ -94,20 +94,19 @@ def make_consumers(endpoints: Endpoints) -> dict[str, HasBacklog]:
 
 def make_story_desk(endpoints: Endpoints, planning: PlanningDesk) -> StoryDesk:
     """Reads of stories for a front, for as long as it lives."""
-    from fleet.context.scope import ContextConfig
     from fleet.desk.stories import StoryDesk
     from fleet.report.service.reports import ReportService
     from fleet.wiring.desk.contexts import make_context_service
 
     log, blobs, clock = RedisEventLog(connect_redis(endpoints.redis_url)), make_blobs(endpoints), SystemClock()
-    context = endpoints.files.load("context.yaml", ContextConfig)
+    rules = load_definitions(endpoints.files)
     return StoryDesk(
         planning=planning,
         blobs=blobs,
         packs=make_context_service(endpoints),
         reports=ReportService(log, blobs),
-        rules=load_definitions(endpoints.files),
-        context=context,
+        rules=rules,
+        context=rules.context,
         clock=clock,
         digests=endpoints.files.digests(),
     )

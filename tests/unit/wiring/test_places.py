@@ -8,8 +8,10 @@ import pytest
 
 from cluster.local.record import Addresses
 from fleet.config.environment import load_settings
+from fleet.config.files import packaged_directory
+from fleet.context.scope import scopes_for
 from fleet.kernel.errors import ConfigError
-from fleet.wiring.endpoints import load_principals
+from fleet.wiring.endpoints import load_definitions, load_principals
 from fleet.wiring.places import cluster_endpoints, endpoints_at
 
 STORES = {
@@ -42,6 +44,22 @@ def test_settings_that_actors_were_born_with_change_their_digest(tmp_path: Path)
     moved = cluster_endpoints(environ | {"FLEET_PLACEMENT": "{council: {pool: agents}}"})
     assert one.code_digest == again.code_digest != moved.code_digest
     assert (one.cache_url, again.cache_url) == (STORES["FLEET_REDIS_URL"], "redis://cache:6379/0")
+
+
+@pytest.mark.rule("RT-1", "CX-2")
+def test_role_that_roles_yaml_alone_names_has_an_agent_and_the_view_of_the_role_that_it_extends(tmp_path: Path) -> None:
+    own = tmp_path / "config"
+    own.mkdir()
+    roles = "  security: {extends: reviewer, assignable: true}\n  auditor: {extends: qa, assignable: false}\n"
+    (own / "roles.yaml").write_text((packaged_directory() / "roles.yaml").read_text() + roles)
+    environ = {"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(own), **STORES}
+    found = cluster_endpoints(environ)
+    assert (found.pools["security"], found.pools.get("auditor")) == (1, None)
+    assert cluster_endpoints(environ | {"FLEET_POOLS": "{security: 0}"}).pools["security"] == 0
+    context = load_definitions(found.files).context
+    for phase in ("DESIGN", "BUILD"):
+        assert scopes_for(context, phase, "security") == scopes_for(context, phase, "architect")
+    assert context.base_role("auditor") == "qa"
 
 
 def test_stores_that_are_not_named_are_refused_all_at_once(tmp_path: Path) -> None:
