@@ -9,6 +9,7 @@ from fleet.events.story import CriterionWaived, GuardResult
 from fleet.events.workspace import CriterionTest, DimensionWaived, WorkspaceScored
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import is_reason
+from fleet.planning.execution import is_plan_complete
 from fleet.story.approvals import subject_of, valid_grant
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import StoryState
@@ -170,7 +171,7 @@ def _design_complete(s: StoryState, c: GuardContext) -> Verdict:
 def _all_tasks_done(s: StoryState, _: GuardContext) -> Verdict:
     tasks = list(s.tasks.values())
     open_ = [t.task.task_id for t in tasks if not t.is_terminal]
-    if open_ or not any(t.state == "done" for t in tasks):
+    if not is_plan_complete({t.task.task_id: t.state for t in tasks}):
         return False, f"{len(open_)} of {len(tasks)} tasks are not done", tuple(open_)
     return True, f"all {len(tasks)} tasks are done or cancelled", ()
 

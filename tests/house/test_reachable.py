@@ -62,7 +62,6 @@ CALLED_BY_NAME = {
 """What a library calls, or a test of the whole product needs; with the caller."""
 TO_COME = {
     "startable_tasks": "council",
-    "is_plan_complete": "council",
     "RaySandboxSessions": "repositories",
 }
 """What later work will use, with the area. A name leaves the table when it is used, or goes with its code."""

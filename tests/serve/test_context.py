@@ -13,7 +13,7 @@ from fleet.events.context import ContextChanged
 from fleet.events.story import MilestoneReached, StoryTransitioned
 from fleet.kernel.ids import Digest
 from tests.support.front import front_parts
-from tests.support.story_events import AC_1, DECISION, PLAN, STORY, TASK
+from tests.support.story_events import AC_1, DECISION, DEVELOPER, PLAN, STORY, TASK
 from tests.support.tool_front import DEV, RITA, ROOT, ToolFront, keyed, tool_front
 
 URL = f"/api/context/{STORY}"
@@ -105,6 +105,8 @@ async def test_bundle_tells_every_role_with_a_task_what_it_may_see(at: ToolFront
     assert [c["ac_id"] for c in pack["case_header"]["acceptance_criteria"]][0] == AC_1
     assert TASK in {task["task_id"] for task in pack["role_tasks"]}
     assert DECISION in {decision["id"] for decision in pack["decisions_relevant"]}
+    assert {decision["author_id"] for decision in pack["decisions_relevant"]} == {DEVELOPER}
+    assert pack["case_header"]["tags"] == ["text"]
     # A developer sees no milestones while it builds, an architect does.
     assert pack["recent_milestones"] == []
     both = (await _bundle(at, roles=["architect", "data", "developer"]))["bundle"]

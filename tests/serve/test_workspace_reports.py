@@ -13,6 +13,7 @@ from fleet.events.workspace import TestSummary, WorkspaceReported, WorkspaceSumm
 from fleet.kernel.ids import EntityId
 from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
+from tests.support.event_samples import samples
 from tests.support.front import front_parts
 from tests.support.rules import files
 from tests.support.story_events import STORY, digest, story
@@ -60,6 +61,7 @@ async def world() -> World:
     log = story(until="planned")
     for number in (1, 2, 3):
         log.add(_reported(number))
+    log.add(samples()["WorkspaceScored"].model_copy(update={"tree_digest": TREE}))
     await log.write_to(found.log)
     return found
 
@@ -82,6 +84,19 @@ async def test_every_report_is_listed_also_several_of_one_tree(client: httpx2.As
     recorded = {e.version for e in await world.events() if e.type == "WorkspaceReported"}
     assert {one["version"] for one in found["items"]} == recorded
     assert found["next_after"] is None
+
+
+@pytest.mark.rule("AP-84")
+async def test_each_measured_tree_is_listed_with_its_score_and_what_limits_it(client: httpx2.AsyncClient, world: World):
+    found = (await client.get(f"/api/planner/stories/{STORY}/scores", headers=DEV)).json()["items"]
+    state = await world.desk.state(STORY)
+    assert [one["tree"] for one in found] == list(state.reports)
+    scored = {one["tree"]: one for one in found if one["verdict"] is not None}
+    assert scored.keys() == state.scores.keys() >= {TREE}
+    said = samples()["WorkspaceScored"].model_dump(mode="json")
+    for field in ("score", "verdict", "rigor", "limited_by", "reasons"):
+        assert scored[TREE][field] == said[field], field
+    assert len(scored[TREE]["dimensions"]) == len(said["dimensions"]) > 0
 
 
 @pytest.mark.rule("AP-84")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.context.assemble import BuiltPack, assemble, build_pack
+from fleet.context.assemble import BuiltPack, assemble, build_pack, task_block
 from fleet.context.budget import ceiling, estimate_tokens
 from fleet.context.item import MUST_KEEP, Item, fence, one_line
 from fleet.context.scope import scopes_for
@@ -17,7 +18,7 @@ from fleet.context.view import StoryView, milestones
 from fleet.events.decision import DecisionLink, DecisionRejected
 from fleet.events.plan import PlanAdopted, PlanProposed
 from fleet.events.report import OwnershipTaken
-from fleet.events.story import QuestionAnswered, QuestionRaised, Topic
+from fleet.events.story import MilestoneReached, QuestionAnswered, QuestionRaised, Topic
 from fleet.events.task import TaskAdded
 from fleet.events.workspace import WorkspaceScored
 from fleet.kernel.errors import ContextTooLarge, InvalidInput, PolicyDenied
@@ -30,6 +31,7 @@ from tests.support.story_events import (
     DEVELOPER,
     DOC_TASK,
     MERGED,
+    PLAN,
     PO,
     STORY,
     TASK,
@@ -333,10 +335,35 @@ def test_tight_budget_drops_milestones_before_tasks_and_keeps_the_criteria() -> 
 
 
 @pytest.mark.rule("CX-23")
+def test_feedback_stays_longer_than_decisions_and_those_on_the_task_longer_than_others() -> None:
+    log = story(until="task").add(decision_payload(EntityId("dc-other1"), affects=()))
+    log.task(TASK, "arch_reviewing", "REJECT_DESIGN", "arch_rejected", feedback="Use NFKD.")
+    view = view_of(log)
+    shown = section("DECISIONS_GLOBAL", view, Reader(role="developer", base="developer"))
+    levels = {item.id: item.level for item in (*task_block(view.state, TASK), *shown)}
+    assert (levels["feedback-0"], levels[DECISION], levels["dc-other1"]) == (3, 4, 7)
+
+
+@pytest.mark.rule("CX-23")
 def test_budget_below_what_must_stay_is_an_error_with_sizes() -> None:
     with pytest.raises(ContextTooLarge) as caught:
         pack(story(until="created"), "qa", "DESIGN", budget=20)
     assert f"CASE_HEADER/{AC_1}" in caught.value.details["sizes"]
+
+
+@pytest.mark.rule("CX-26")
+def test_pack_of_a_long_story_takes_less_than_two_seconds_from_its_events_on() -> None:
+    log = story(until="task")
+    for n in range(200):
+        log.add(decision_payload(EntityId(f"de-more{n}"), title=f"Decision {n} on the slugs of part {n}", affects=()))
+    log.add(*(TaskAdded(plan_id=PLAN, task=task_of(EntityId(f"tk-more{n}"), title=f"Part {n}")) for n in range(100)))
+    for n in range(1000 - len(log.events)):
+        log.add(MilestoneReached(milestone_id=EntityId(f"mi-part{n}"), name=f"part {n} is written", ref=TASK))
+    began = time.process_time()
+    built = pack(log, "architect", "BUILD", task=TASK)
+    assert time.process_time() - began < 2
+    assert len(log.events) == 1000
+    assert {d.scope for d in built.dropped} >= {"DECISIONS_GLOBAL"}
 
 
 def test_token_budget_never_exceeds_the_largest_pack() -> None:

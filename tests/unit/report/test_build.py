@@ -196,6 +196,8 @@ def test_council_summary_counts_candidates_votes_and_tokens() -> None:
     assert (summary.tests_written, len(summary.tests_kept)) == (5, 4)
     assert summary.tokens_total == summary.tokens_ledger == 3400
     assert summary.counterfactuals["plurality"] == LOSER
+    assert [seat.member_id for seat in summary.roster] == [m.member_id for m in open_council(TASK_COUNCIL).roster]
+    assert summary.minority_report == digest("minority")
 
 
 def test_council_summary_of_other_ends_says_how_it_ended() -> None:
@@ -253,6 +255,10 @@ def test_approvals_tell_who_decided_and_on_whose_behalf() -> None:
         ("requested", None, None),
     ]
     assert list(rows.values())[0].delegated
+    assert [r.decided_ms is not None and r.decided_ms >= r.requested_ms > 0 for r in rows.values()] == [
+        *(True, True, True, True),
+        False,
+    ]
     log.move("DESIGN", "reject_design", "DRAFT", loopback=True)
     assert report(log).approvals[0].status == "voided"
 
@@ -313,6 +319,7 @@ def test_costs_are_grouped_by_kind_role_model_and_council() -> None:
     assert rows["kind", "model"].tokens_in + rows["kind", "model"].tokens_out == 7800
     assert rows["council", TASK_COUNCIL].calls == 5
     assert rows["role", "developer"].tokens_unpriced == 4800
+    assert sum(c.tokens_in + c.tokens_out for (group, _), c in rows.items() if group == "model") == 7800
     assert rows["kind", "run"].tokens_in == 0
 
 
