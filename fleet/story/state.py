@@ -14,7 +14,7 @@ from fleet.council.state import CouncilState
 from fleet.events.approval import ApprovalRequested
 from fleet.events.council import CouncilOpened
 from fleet.events.decision import DecisionProposed
-from fleet.events.payload import Payload, is_empty
+from fleet.events.payload import Payload, is_absent, is_empty
 from fleet.events.plan import PlanProposed, Task
 from fleet.events.step import (
     SessionEnded,
@@ -299,7 +299,7 @@ class StoryState:
     questions: Mapping[str, Question] = field(default_factory=_frozen_map)
     base_tree: Digest | None = None
     base_commit: str | None = None
-    packages: str | None = None
+    packages: Annotated[str | None, Field(exclude_if=is_absent)] = None
     """The toolchain with the packages that the base asks for; None where none were fetched."""
     tree: Digest | None = None
     """The story tree; moves only by TreeMerged (RC-36)."""
