@@ -22,7 +22,7 @@ help: ## this list
 	@echo "                model; EXAMPLE=bundled takes the small example of this repository)"
 	@echo "make local      fetch the small local model and build llama.cpp, once (1.1 GB, 15 minutes), for MODEL=local"
 	@echo "make test       every check but the slow ones: lint, types, imports, rules, docs, tests"
-	@echo "make coverage   the same, and how much of each package its tests run (CI has this; as 'make test COVERAGE=1')"
+	@echo "make coverage   the same, and how much of each package its tests run (every night; as 'make test COVERAGE=1')"
 	@echo "make test-fast  tests that start no service"
 	@echo "make test-wide  tests that drive podman, PostgreSQL, Chromium, Go and others, where they are installed"
 	@echo "make test-real  the suites of the stores against a real Redis and Neo4j (FLEET_REDIS_URL, FLEET_NEO4J_URI);"

@@ -3,7 +3,7 @@
 A lane is a few folders of tests, or a check such as the types. Whoever is free takes the next one; the longest come
 first, so that both cores have work to the end. What a lane says is printed when it has ended, and stays in
 `build/reports/LANE.log`. Arguments go to pytest. With `--coverage` the lanes that the bars of `coverage_gate.py` need
-are traced: that doubles what their processors do, so `make test` leaves it out and CI has it.
+are traced: that doubles what their processors do, so `make test` leaves it out, and the nightly `make coverage` has it.
 
 On a slow machine a limit of time that a test sets, or the product, may pass only because so many processes share two
 cores. So when tests of a few files fail beside the others, they run again, alone, and twice. What fails there once has
