@@ -77,6 +77,8 @@ def digest_of_json(value: Any) -> Digest:
 
 def canonical_value(value: Any) -> Any:
     """The value in what canonical JSON has a form for: floats as text, models as mappings."""
+    if type(value) in _LEAVES:
+        return value
     match value:
         case float():
             return repr(value)

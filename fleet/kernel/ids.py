@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from pydantic import GetCoreSchemaHandler
@@ -60,7 +61,9 @@ class _Id(str):
         return (str(self),)
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def _validate(cls, value: str) -> Self:
+        """The id of this text. Remembered: the same few ids stand in most events of a story."""
         try:
             return cls(value)
         except InvalidInput as error:

@@ -52,10 +52,13 @@ class Budgeting:
         own = estimate_tokens("".join(request.texts)) if request.counted is None else request.counted
         return own + PROMPT_FRAME_TOKENS
 
-    def bounded(self, request: AgentRequest) -> AgentRequest:
-        """The request with a reply as long as an engine that may answer it can give (MB-44)."""
-        prompt = self.prompt_tokens(request)
-        rooms = [reply_room(request.kind, link, prompt_tokens=prompt) for link in self._links(request)]
+    def bounded(self, request: AgentRequest, prompt_tokens: int) -> AgentRequest:
+        """The request with a reply as long as an engine that may answer it can give (MB-44).
+
+        Args:
+            prompt_tokens: as `prompt_tokens` guesses them of this request.
+        """
+        rooms = [reply_room(request.kind, link, prompt_tokens=prompt_tokens) for link in self._links(request)]
         return bounded_request(request, max(rooms))
 
     def _links(self, request: AgentRequest) -> Sequence[ChainEntry]:

@@ -55,8 +55,9 @@ class ProjectCalls:
             request = await self._prompts.of_agent(request)
         if spending is None:
             return await self._agents.ask(request, request_id=request_id, timeout_s=timeout_s)
-        bounded = self._budgeting.bounded(request)
-        hold, bounded = await self._held(spending, project_id, bounded, request_id)
+        prompt_tokens = self._budgeting.prompt_tokens(request)
+        bounded = self._budgeting.bounded(request, prompt_tokens)
+        hold, bounded = await self._held(spending, project_id, bounded, prompt_tokens, request_id)
         try:
             answer = await self._agents.ask(bounded, request_id=request_id, timeout_s=timeout_s)
         except ModelTimeout:
@@ -68,12 +69,11 @@ class ProjectCalls:
         return answer
 
     async def _held(
-        self, spending: DaySpending, project_id: str, request: AgentRequest, request_id: str
+        self, spending: DaySpending, project_id: str, request: AgentRequest, prompt: int, request_id: str
     ) -> tuple[SpendingHold, AgentRequest]:
         """The reservation, and the request with a reply as long as the day has room for."""
         day, price = day_of(self._clock.now_ms()), self._budgeting.price(request.model)
         limits = self._limits(project_id)
-        prompt = self._budgeting.prompt_tokens(request)
         totals = await spending.totals(tuple(limits), day)
         scopes = {_name(scope): (used, limits[scope]) for scope, used in zip(limits, totals, strict=True)}
         most = fit_max_tokens(prompt, request.sampling.max_tokens, scopes=scopes, price=price)

@@ -386,9 +386,12 @@ class Journal(StoryStream):
         step_id = StepId(step)
         finished = self._finished(step_id)
         if finished is None:
-            request = self.budgeting.bounded(await self._counted(replace(request, tag=self._tag(work))))
+            request = await self._counted(replace(request, tag=self._tag(work)))
+            prompt_tokens = self.budgeting.prompt_tokens(request)
+            request = self.budgeting.bounded(request, prompt_tokens)
             request, digest = self._as_started(step_id, request)
-            request = await self._reserved(step_id, request, digest, work, timeout_s=timeout_s)
+            need = self._need(step_id, request, work, prompt_tokens)
+            request = await self._reserved(need, request, digest, work, timeout_s=timeout_s)
             self._asking.append(step_id)
             try:
                 finished = await self._called(step_id, request, work, timeout_s=timeout_s)
@@ -442,19 +445,21 @@ class Journal(StoryStream):
             return bounded, digest
         return request, request_digest(request)
 
-    async def _reserved(
-        self, step_id: StepId, request: AgentRequest, digest: Digest, work: Work, *, timeout_s: float
-    ) -> AgentRequest:
-        """The request as the budgets allow it; its reservation is on record, in the same append as its start."""
-        need = CallNeed(
+    def _need(self, step_id: StepId, request: AgentRequest, work: Work, prompt_tokens: int) -> CallNeed:
+        return CallNeed(
             step_id=step_id,
             role=work.seat.role,
-            prompt_tokens=self.budgeting.prompt_tokens(request),
+            prompt_tokens=prompt_tokens,
             max_tokens=request.sampling.max_tokens,
             task_id=work.task_id,
             council_id=work.council_id,
             price=self.budgeting.price(request.model),
         )
+
+    async def _reserved(
+        self, need: CallNeed, request: AgentRequest, digest: Digest, work: Work, *, timeout_s: float
+    ) -> AgentRequest:
+        """The request as the budgets allow it; its reservation is on record, in the same append as its start."""
         while True:
             self._call_ended.clear()
             try:
