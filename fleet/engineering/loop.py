@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fleet.engineering.state import (
+    MAX_CALLS,
     Outcome,
     Session,
     SessionEnding,
@@ -17,7 +18,7 @@ from fleet.engineering.state import (
 )
 from fleet.engineering.stuck import nudge_for, pattern_in
 from fleet.engineering.summary import known_facts
-from fleet.engineering.tools import TOOL_NAMES, SessionCall, call_of
+from fleet.engineering.tools import LOOKS, TOOL_NAMES, SessionCall, call_of
 from fleet.engineering.transcript import all_masked, masks_of, prompt_tokens
 from fleet.kernel.ids import Digest
 from fleet.models.chat import TokenUsage
@@ -91,6 +92,32 @@ def next_step(state: Session) -> Step:
     if is_crowded and (ending := _no_room(state)):
         return Over(ending)
     return Ask(len(state.turns) + 1, is_summary=is_crowded)
+
+
+def looks_ahead(state: Session) -> tuple[Carry, ...]:
+    """The pending call and those that follow it in its reply, as long as they only look: none needs another's outcome.
+
+    Empty when fewer than two are left of them. A call that was made before on these files ends the row: it may get its
+    answer from the record. So does one that reads an output, whose id may come of the call before.
+    """
+    last = state.turns[-1] if state.turns else None
+    if state.pending is None or last is None or last.reply is None:
+        return ()
+    made = {one.call.digest for one in state.seen if one.call is not None and one.head == state.head}
+    row = list[Carry]()
+    for number, use in enumerate(last.reply.uses[:MAX_CALLS], 1):
+        if number <= len(last.seen):
+            continue
+        call = call_of(use)
+        if not isinstance(call, SessionCall) or not _only_looks(call) or call.digest in made:
+            break
+        made.add(call.digest)
+        row.append(Carry(len(state.turns), number, call, state.head))
+    return tuple(row) if len(row) > 1 else ()
+
+
+def _only_looks(call: SessionCall) -> bool:
+    return call.name in LOOKS and not call.text("output")
 
 
 def _used_up(state: Session) -> SessionEnding | None:

@@ -17,6 +17,8 @@ from fleet.models.chat import ToolOffer, ToolUse
 from fleet.models.replies.tool_calls import ToolProblem, arguments_of
 
 ToolName = Literal["run", "read", "search", "files", "symbols", "edit", "write", "patch", "tests", "note", "submit"]
+LOOKS: frozenset[ToolName] = frozenset({"read", "search", "files", "symbols"})
+"""The tools that leave the files as they are and run nothing of the repository: several may be at work at once."""
 MAX_TIMEOUT_S = 600
 """Seconds that one command may take."""
 _ABOUT_CHARS = 160

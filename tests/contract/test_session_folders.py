@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from fleet.policy.runs.spec import RunSpec
 from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.bubblewrap.overlays import SESSION_FOLDERS
 from fleet.sandbox.backends.identity import is_root
 from fleet.sandbox.folders.live import FolderLimits
 from fleet.trees.delta import decode_delta
@@ -173,6 +174,21 @@ async def test_two_sessions_and_two_commands_of_one_never_meet(
     words = ("first", "second", "third")
     assert [r.stdout.text.split() for r in results] == [[word] * 6 for word in words]
     assert await one.shown() == await other.shown() == await one.shown_anew()
+
+
+async def test_looks_at_once_lay_no_further_whole_folder(backend: BubblewrapBackend, blobs: MemoryBlobStore) -> None:
+    session = Session(backend, blobs, await put_files(blobs, {**FILES, "laid": b"once\n"}))
+    await session.run("echo more >> laid")
+    before = await folders_of(backend)
+    found = await asyncio.gather(*(session.look(f"sleep 0.3; cat laid; echo {n} > laid") for n in range(3)))
+    assert [result.stdout.text for result in found] == ["once\nmore\n"] * 3
+    is_overlay = (await backend.health()).enforced[SESSION_FOLDERS] == "overlay"
+    assert await folders_of(backend) - before == (2 if is_overlay else 0)
+    assert await session.shown() == await session.shown_anew()
+
+
+async def folders_of(backend: BubblewrapBackend) -> int:
+    return next(use.count for use in await backend.usage() if use.kind == "folders")
 
 
 async def test_a_folder_that_somebody_removed_is_laid_anew(backend: BubblewrapBackend, blobs: MemoryBlobStore) -> None:

@@ -220,7 +220,8 @@ def problem_at(name: str, point: int) -> str | None:
     except (AssertionError, FleetError) as error:
         return f"{where}: {error!r}"
     again = {step: times for step, times in Counter(struck.agents.asked).items() if times > 1}
-    at_once = 2 if kind.work.__name__ == "side_by_side" else 1
+    # Commands that were under way when the fault struck: of two engineers, or two looks of one reply.
+    at_once = 2 if kind.work.__name__ == "side_by_side" or name == "parallel" else 1
     checks = {
         "the fault never struck": struck.faults.fired is not None,
         "other candidates": struck.candidates == plain.candidates,

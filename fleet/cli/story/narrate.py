@@ -56,10 +56,10 @@ class TurnLines:
 
     def __init__(self, story_id: StoryId) -> None:
         self._story = story_id
-        self._turns: dict[str, tuple[str, list[str]]] = {}
-        """By session: the turn under way, and its calls."""
-        self._calls: dict[str, tuple[str, int]] = {}
-        """By step of a call: its session, and its place."""
+        self._turns: dict[str, tuple[str, dict[str, str]]] = {}
+        """By session: the turn under way, and its calls by their steps."""
+        self._calls: dict[str, str] = {}
+        """By step of a call: its session."""
 
     def tell(self, payload: Payload) -> tuple[str, ...] | None:
         """The lines for a step of a session or its end; None for any other payload."""
@@ -67,9 +67,8 @@ class TurnLines:
             case StepStarted(about=str(about)) if payload.kind == "model":
                 return self._began(payload, about)
             case StepStarted(about=str(about)) if (session := self._session_of(payload.step_id)) is not None:
-                calls = self._turns[session][1]
-                calls.append(_cut(about, _MOST_ABOUT))
-                self._calls[payload.step_id] = session, len(calls) - 1
+                self._turns[session][1][payload.step_id] = _cut(about, _MOST_ABOUT)
+                self._calls[payload.step_id] = session
                 return ()
             case StepFinished() if payload.step_id in self._calls:
                 self._ended(payload)
@@ -85,7 +84,7 @@ class TurnLines:
     def _began(self, step: StepStarted, about: str) -> tuple[str, ...]:
         session = step.step_id.rpartition("/")[0]
         lines = self._out(session)
-        self._turns[session] = f"{step.principal.partition(':')[2]}, {about}", []
+        self._turns[session] = f"{step.principal.partition(':')[2]}, {about}", {}
         return lines
 
     def _session_of(self, step_id: str) -> str | None:
@@ -93,7 +92,7 @@ class TurnLines:
         return session if "/call/" in step_id and session in self._turns else None
 
     def _ended(self, step: StepFinished) -> None:
-        session, place = self._calls.pop(step.step_id)
+        session, place = self._calls.pop(step.step_id), step.step_id
         if session not in self._turns:
             return
         calls = self._turns[session][1]
@@ -106,9 +105,14 @@ class TurnLines:
     def _out(self, session: str) -> tuple[str, ...]:
         if (turn := self._turns.pop(session, None)) is None:
             return ()
-        who, calls = turn
+        # Looks are made at once, and may have begun in another order than that of the reply.
+        who, calls = turn[0], [turn[1][step] for step in sorted(turn[1], key=_number_of)]
         more = [f"{len(calls) - _MOST_CALLS} more"] if len(calls) > _MOST_CALLS else []
         return (shown(f"  {who}: {'; '.join([*calls[:_MOST_CALLS], *more]) or 'no call'}"),)
+
+
+def _number_of(step_id: str) -> int:
+    return int(step_id.partition("/call/")[2].partition("/")[0])
 
 
 def _cut(text: str, most: int) -> str:

@@ -12,12 +12,15 @@ way is asked for by its key, begins at the recorded files, and counts once.
     <step>/<n>/call/<m>      PURE   a look or an edit: the files before and after
                              KEYED  a command: a run on the files as they were recorded last
 
+Looks that follow one another in a reply are made at once, and may be on record in another order than that of the reply.
+
 The first turns of a fork are on record below the session that it was forked from. A session that a person stopped, or
 whose council is over, ends where its records end: what was under way is given up, and nothing of it counts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -33,6 +36,7 @@ from fleet.engineering.loop import (
     after_reply,
     after_summary,
     after_unusable,
+    looks_ahead,
     next_step,
     over_budget,
 )
@@ -194,6 +198,7 @@ class _Loop:
                 state = await self.course.hear(state, step.number)
                 return await self.ask(state, step.number, is_summary=step.is_summary)
             case Carry():
+                await self.look_ahead(state)
                 return after_outcome(state, step.call, await self.carry_out(state, step))
             case Recall():
                 return after_facts(state, await self._changes(state, self.name_of(step)))
@@ -272,6 +277,24 @@ class _Loop:
         return after_unusable(
             state, problem, usage, latency_ms=cost_of_failure(error).latency_ms, is_too_long=is_too_long
         )
+
+    async def look_ahead(self, state: Session) -> None:
+        """Looks that follow one another in a reply are on record, each by itself; they were made at once.
+
+        Their outcomes are taken from the record afterwards, in the order of the calls. What a crash leaves of them is
+        a row with gaps, and only the gaps are filled. Raises what the first of them does that failed, once all ended.
+        """
+        row = [] if self.course.is_closing else [one for one in looks_ahead(state) if not self._is_made(one)]
+        if len(row) < 2:
+            return
+        await self._desk.tree(state.head)  # read once for all of them
+        made = await asyncio.gather(*(self.carry_out(state, carry) for carry in row), return_exceptions=True)
+        if failed := next((one for one in made if isinstance(one, BaseException)), None):
+            raise failed
+
+    def _is_made(self, carry: Carry) -> bool:
+        step = self.name_of(carry)
+        return self.course.is_done(step) or self.course.is_done(f"{step}/denied")
 
     async def carry_out(self, state: Session, carry: Carry) -> Outcome:
         """The call was carried out or refused by the policy, and that is on record."""

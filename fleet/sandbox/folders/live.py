@@ -3,7 +3,8 @@
 What lies in a folder is known only from the end of one command to the start of the next. A mark beside the folder says
 so on the disk: it is there between two commands, and gone before the next one begins. So a supervisor that starts again
 takes over what a dead one left clean, and what was dirty is removed, to be laid anew from base and delta. Two commands
-of one session at the same time get two folders.
+of one session at the same time get two folders; where each would hold the whole tree, one that only reads waits for the
+folder that is there.
 
     live/<process>/<number>/mark             what lies in the folder, while that is known
                            /task/workspace   the upper layer, or the whole tree
@@ -95,6 +96,7 @@ class LiveFolders:
         self._numbers = itertools.count()
         self._laying: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()  # one writer of a base
         self._leasing = asyncio.Lock()  # one judge of which story goes
+        self._freed = asyncio.Event()
         self.overlays = False
         self.evicted = Counter[FolderKind]()
 
@@ -109,6 +111,8 @@ class LiveFolders:
         """
         assert spec.folder is not None
         assert spec.tree is not None
+        if not spec.keep_tree:
+            await self._until_free(spec.folder)
         session, rows = await self.with_room(partial(self._begun, spec.folder, spec.tree))
         try:
             space = LiveSpace(session, rows, self._blobs)
@@ -138,6 +142,13 @@ class LiveFolders:
             self._busy.remove(session)
             self._idle.append(session)
             session.used_at = time.monotonic()
+            self._freed.set()
+            self._freed = asyncio.Event()
+
+    async def _until_free(self, place: LiveFolder) -> None:
+        """A folder of this session is free, or it has none: to lay another whole tree takes longer than most looks."""
+        while not self.overlays and self.holds(place) and all(one.place != place for one in self._idle):
+            await self._freed.wait()
 
     async def forget(self, story: str) -> None:
         """The folders of the story that no run uses are gone."""

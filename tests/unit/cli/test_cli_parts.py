@@ -20,8 +20,9 @@ from fleet.cli.story.run_options import RunOptions
 from fleet.cli.story.story_file import read_story
 from fleet.config.environment import load_settings
 from fleet.events.codec import decode
+from fleet.events.step import StepFinished, StepStarted
 from fleet.events.story import StoryParked
-from fleet.kernel.errors import GateClosed, InvalidInput
+from fleet.kernel.errors import GateClosed, InvalidInput, ReplyMalformed
 from fleet.wiring.endpoints import load_principals
 from tests.support.event_samples import samples
 from tests.support.sessions import Script, SessionWorld
@@ -127,6 +128,22 @@ async def test_turn_of_a_session_is_one_line_with_what_came_of_its_calls():
     assert lines[4] == "  developer-001, turn 5 of 60: submit"
     assert lines[5].endswith(" is over after 5 turns: submitted")
     assert len(lines) == 6
+
+
+async def test_looks_that_began_in_another_order_are_told_in_that_of_the_reply():
+    calls = [("search", {"pattern": "def"}), ("read", {"path": "text/fold.py"}), ("files", {})]
+    script: Script = (calls, [("submit", {"summary": "s"})], [("submit", {"summary": "s"})])
+    world = await SessionWorld(script).begin()
+    with pytest.raises(ReplyMalformed):
+        await world.deliver()
+    events = [decode(event) for event in await world.events()]
+    steps = [(at, p) for at, p in enumerate(events) if isinstance(p, StepStarted | StepFinished)]
+    calls_of = [at for at, p in steps if "/1/call/" in p.step_id]
+    starts = [events[at] for at in calls_of if isinstance(events[at], StepStarted)]
+    turns, lines = TurnLines(STORY), list[str]()
+    for payload in (*events[: calls_of[0]], *reversed(starts), *events[calls_of[-1] + 1 :]):
+        lines += turns.tell(payload) or ()
+    assert lines[0].endswith(": search def; read text/fold.py; files")
 
 
 def test_goal_becomes_a_story_and_rigor_replaces_that_of_the_file(tmp_path: Path):

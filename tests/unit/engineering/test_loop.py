@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.engineering.loop import Ask, Carry, Over, after_outcome, after_reply, after_unusable, next_step
+from fleet.engineering.loop import Ask, Carry, Over, after_outcome, after_reply, after_unusable, looks_ahead, next_step
 from fleet.engineering.state import MAX_CALLS, Outcome, SeenKind, Session, SessionEnding, begin
 from fleet.engineering.terms import SessionTerms, terms_for
 from fleet.engineering.tools import TOOL_NAMES
@@ -71,6 +71,39 @@ def test_session_begins_with_a_question_and_makes_calls_in_their_order():
     assert next_step(state) == Ask(2)
     assert state.head == head("one")
     assert told(state).endswith("[turn 1 of 30; 0 % of the tokens used]")
+
+
+def ahead(*calls: tuple[str, dict[str, Any]], before: Session | None = None) -> list[tuple[int, str]]:
+    state = after_reply(before or begin(TERMS, BASE), said(*calls), USED, latency_ms=5)
+    return [(carry.number, carry.call.name) for carry in looks_ahead(state)]
+
+
+def test_calls_that_only_look_and_follow_one_another_are_a_row():
+    search, files, symbols = ("search", {"pattern": "x"}), ("files", {}), ("symbols", {"name": "f"})
+    assert ahead(READ, search, files, symbols) == [(1, "read"), (2, "search"), (3, "files"), (4, "symbols")]
+    for ends in (EDIT, RUN, ("tests", {}), ("note", {"text": "n"}), ("submit", {"summary": "s"}), ("hammer", {})):
+        assert ahead(READ, search, ends, files) == [(1, "read"), (2, "search")], ends
+        assert ahead(ends, READ) == [], ends
+    # One by itself is no row; an output that a search of the row may leave has no id yet; the same is not asked twice.
+    assert ahead(READ, EDIT) == []
+    assert ahead(search, files, ("read", {"output": "o1"}), READ) == [(1, "search"), (2, "files")]
+    assert ahead(READ, files, READ) == [(1, "read"), (2, "files")]
+    assert ahead(files, symbols, READ, before=turn(begin(TERMS, BASE), said(READ), look())) == [
+        (1, "files"),
+        (2, "symbols"),
+    ]
+    many = [("read", {"path": f"{n}.py"}) for n in range(MAX_CALLS + 2)]
+    assert len(ahead(*many)) == MAX_CALLS
+
+
+def test_row_of_looks_begins_with_the_call_that_comes_next():
+    state = after_reply(begin(TERMS, BASE), said(EDIT, READ, RUN), USED, latency_ms=5)
+    assert looks_ahead(begin(TERMS, BASE)) == looks_ahead(state) == ()
+    state = after_reply(begin(TERMS, BASE), said(EDIT, READ, ("files", {})), USED, latency_ms=5)
+    step = next_step(state)
+    assert isinstance(step, Carry)
+    state = after_outcome(state, step.call, Outcome("edit", "Edited.", head("one")))
+    assert [(one.number, one.head) for one in looks_ahead(state)] == [(2, head("one")), (3, head("one"))]
 
 
 def test_what_cannot_be_carried_out_is_answered_in_its_place():

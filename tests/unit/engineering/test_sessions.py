@@ -11,9 +11,9 @@ import pytest
 
 from fleet.engineering.commands import format_call, formatters_of, lint_call, linters_of
 from fleet.events.codec import decode
-from fleet.events.step import StuckDetected
+from fleet.events.step import StepFinished, StepStarted, StuckDetected
 from fleet.kernel.digest import digest_of_json
-from fleet.kernel.errors import ReplyMalformed
+from fleet.kernel.errors import ReplyMalformed, SandboxUnavailable
 from fleet.owner.engineering.seats import terms_of
 from fleet.owner.journal.steps import Computed, Seat, Work
 from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
@@ -31,6 +31,7 @@ SCRIPT: Script = (
     [("submit", {"summary": "slugify is there"})],
     [("submit", {"summary": "slugify is there"})],
 )
+DONE: Script = ([("submit", {"summary": "slugify is there"})],) * 2
 
 
 UNFORMATTED = "def slugify(title):\n    return title.lower( )\n"
@@ -60,7 +61,7 @@ async def test_engineer_reads_edits_runs_and_submits_and_each_step_is_on_record(
     assert "notes.txt" not in files
     state = (await world.journal()).state
     named = [name.removeprefix(f"{SEAT}/") for name in state.steps if name.startswith(SEAT)]
-    assert named[:6] == ["begin", "1", "1/call/1", "1/call/2", "1/call/3", "2"]
+    assert [*named[:2], *sorted(named[2:5]), named[5]] == ["begin", "1", "1/call/1", "1/call/2", "1/call/3", "2"]
     assert found.tokens == 7 * 15
     edit, failed = state.steps[f"{SEAT}/3/call/1"], state.steps[f"{SEAT}/4/call/1"]  # type: ignore[index]
     assert (edit.started.effect, edit.started.tool, edit.started.op) == ("PURE", "files", "edit")
@@ -101,6 +102,43 @@ async def test_owner_killed_at_any_append_comes_to_the_same_files_and_pays_for_n
         assert len(world.backend.runs) == commands, at
         counted = Counter(step.started.key for step in (await world.journal()).state.steps.values())
         assert max(counted.values()) == 1
+
+
+@pytest.mark.rule("RC-36", "RC-55")
+async def test_looks_of_one_reply_are_made_at_once_and_told_in_their_order():
+    patterns = ("def ", "TABLE", "import")
+    script: Script = ([("search", {"pattern": pattern}) for pattern in patterns], "done", "done", "done")
+    world = await SessionWorld(script).begin()
+    with pytest.raises(ReplyMalformed):
+        await world.deliver()
+    searches = [p for p in map(decode, await world.events()) if isinstance(p, StepStarted | StepFinished)]
+    searches = [p for p in searches if "/1/call/" in p.step_id]
+    # Every one was under way before the first had ended, and each has its start and its end.
+    assert [type(p) for p in searches] == [StepStarted] * 3 + [StepFinished] * 3
+    assert len({p.step_id for p in searches}) == 3
+    found = ("text/slug.py:1:def slugify", "text/fold.py:1:TABLE", "tests/test_slug.py:1:from text.slug import")
+    assert all(hit in text for hit, text in zip(found, told(world)[:3], strict=True))
+
+
+@pytest.mark.rule("RC-36", "RC-55")
+async def test_look_that_fails_at_once_with_others_is_made_again_alone():
+    down = {"is": True}
+
+    def program(start: ProgramStart) -> ProgramEnd:
+        if down["is"] and "TABLE" in start.argv:
+            raise SandboxUnavailable("no room", missing="disk")
+        return shell(start)
+
+    script: Script = ([("search", {"pattern": p}) for p in ("def ", "TABLE", "import")], [("edit", FIX)], *DONE)
+    world = await SessionWorld(script, program=program).begin()
+    with pytest.raises(SandboxUnavailable):
+        await world.deliver()
+    made = len(world.backend.runs)
+    down["is"] = False
+    files = await world.candidate(await world.deliver())
+    assert "return title.lower()" in files["text/slug.py"]
+    searched = [argv for argv in (run.argv for run in world.backend.runs[made:]) if argv[0] == "grep"]
+    assert [argv[argv.index("-e") + 1] for argv in searched] == ["TABLE"]
 
 
 @pytest.mark.rule("RC-58")
