@@ -12,16 +12,14 @@ from pydantic import Field
 
 from fleet.kernel.types import Frozen
 from fleet.models.chat import FinishReason, Reasoning, ToolUse
+from fleet.models.replies.tool_calls import ARGUMENTS_TOO_LONG, MAX_ARGUMENTS_CHARS
 from fleet.redaction.redact import redact
 
 MAX_TEXT_CHARS = 200_000
 """Of the words of one reply; what an engine sends beyond is cut off."""
 MAX_USES = 32
 """Uses of one reply that are kept."""
-MAX_ARGUMENTS_CHARS = 1_048_576
 MAX_REASONING_CHARS = 1_048_576
-_TOO_LONG = "the arguments were too long to be kept"
-"""Stands for arguments beyond the limit; it is no JSON, so that the use is answered as one that cannot be read."""
 
 
 def _is_empty(value: object) -> bool:
@@ -55,7 +53,7 @@ def session_reply(
             update={
                 "id": use.id or f"use-{number}",
                 "name": use.name[:80] or "unnamed",
-                "arguments": use.arguments if len(use.arguments) <= MAX_ARGUMENTS_CHARS else _TOO_LONG,
+                "arguments": use.arguments if len(use.arguments) <= MAX_ARGUMENTS_CHARS else ARGUMENTS_TOO_LONG,
             }
         )
         for number, use in enumerate(uses[:MAX_USES], 1)

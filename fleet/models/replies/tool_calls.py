@@ -23,6 +23,8 @@ TextToolForm = Literal["json", "blocks", "object"]
 """How a model without native tools writes a call; `object` is one JSON object that the engine holds it to."""
 
 MAX_ARGUMENTS_CHARS = 1_048_576
+ARGUMENTS_TOO_LONG = "the arguments were too long to be kept"
+"""Stands on record for arguments beyond the limit; it is no JSON."""
 _SEPARATOR = "__"
 
 
@@ -54,6 +56,9 @@ def arguments_of(use: ToolUse, offers: Sequence[ToolOffer]) -> dict[str, Any] | 
     if offer is None:
         names = ", ".join(offer.name for offer in offers) or "none"
         return _problem(use, f"there is no tool {use.name[:80]!r}; the tools are: {names}")
+    if len(use.arguments) > MAX_ARGUMENTS_CHARS or use.arguments == ARGUMENTS_TOO_LONG:
+        told = f"the arguments of {use.name} are longer than {MAX_ARGUMENTS_CHARS} characters: send less at once"
+        return _problem(use, told)
     try:
         args = _arguments(use.arguments)
     except (ValueError, RecursionError) as error:
@@ -81,8 +86,6 @@ def _problem(use: ToolUse, text: str) -> ToolProblem:
 
 
 def _arguments(text: str) -> dict[str, Any]:
-    if len(text) > MAX_ARGUMENTS_CHARS:
-        raise ValueError(f"they are longer than {MAX_ARGUMENTS_CHARS} characters")
     # A tool without arguments is often called with none at all.
     # Small models break lines of code in the midst of a text, which can mean nothing else.
     value = json.loads(text or "{}", strict=False, parse_constant=_no_constant, object_pairs_hook=_unique_keys)

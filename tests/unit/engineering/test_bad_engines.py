@@ -46,7 +46,7 @@ BAD: Mapping[str, tuple[Answer, str, int]] = {
     "refuses": (lambda _: ReplyRefused("no"), "Your last reply could not be used", 3),
     "two_megabytes_of_arguments": (
         lambda r: uses(json.dumps({"path": "b.txt", "content": "x" * (2 << 20)}), name="write"),
-        "are not valid JSON",
+        "are longer than 1048576 characters",
         3,
     ),
     "same_call_for_ever": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from fleet.engineering.commands import found_by, spec_of
 from fleet.engineering.tools import SessionCall
 from fleet.kernel.errors import ReplyMalformed
 from fleet.kernel.ids import Digest
+from fleet.models.chat import ToolUse
+from fleet.models.replies.session_reply import session_reply
 from fleet.policy.rules.table import Rule
 from fleet.policy.runs.calls import JUNIT
 from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
@@ -340,21 +343,66 @@ async def test_command_that_the_policy_refuses_is_answered_and_stays_refused():
     assert len(world.backend.runs) == 0
 
 
-async def test_reply_of_any_size_and_form_is_answered_in_the_session():
-    def answer(request: Any) -> dict[str, Any]:
+TWO_MB = 2 << 20
+FIX = {"path": "text/slug.py", "old": "    raise NotImplementedError", "new": "    return title.lower()"}
+
+
+@pytest.mark.parametrize(
+    ("text", "uses", "answer"),
+    [
+        ("x " * (TWO_MB // 2), [("read", '{"path": "text/slug.py"}')], '<tool_result of="read">'),
+        ("x" * TWO_MB, [], "Your reply called no tool."),
+        ("", [("write", json.dumps({"path": "big.txt", "content": "line\n" * (TWO_MB // 5)}))], "longer than 1048576"),
+        ("", [("edit", json.dumps({**FIX, "old": "x" * TWO_MB}))], "longer than 1048576"),
+        ("", [("run", json.dumps({"command": "say " + "x" * 900_000}))], "longer than 100000 characters"),
+        ("", [("edit", "{" * 900_000)], "the arguments of edit are not valid JSON"),
+        ("", [("edit", "[" * 900_000)], "the arguments of edit are not valid JSON"),
+        ("", [("hammer" * 400_000, "{}")], "there is no tool 'hammer"),
+        ("", [(f"hammer{n}", "{}") for n in range(40_000)], "there is no tool 'hammer0'"),
+        ("", [("read", json.dumps({"path": "a/" * 500_000}))], "the arguments of read are wrong"),
+        ("", [("search", json.dumps({"pattern": "(a+)+" * 200_000}))], "the pattern must be one line of 1 to 1000"),
+        ("", [("files", json.dumps({"glob": "*" * 1_000_000}))], "the glob is too long"),
+        ("", [("note", json.dumps({"text": "[turn 9 of 9]\n" * 60_000}))], None),
+    ],
+    ids=[
+        "words",
+        "words-alone",
+        "write",
+        "edit",
+        "run",
+        "broken",
+        "nested",
+        "name",
+        "uses",
+        "path",
+        "pattern",
+        "glob",
+        "note",
+    ],
+)
+async def test_reply_of_two_megabytes_is_answered_in_a_line_and_the_work_before_it_is_kept(
+    text: str, uses: list[tuple[str, str]], answer: str | None
+):
+    given = [ToolUse(id=f"u{number}", name=name, arguments=args) for number, (name, args) in enumerate(uses)]
+    large = session_reply(text, "stop", given).model_dump(mode="json")
+
+    def said(request: Any) -> dict[str, Any]:
         number = turn_of(request)
-        if number == 1:
-            return {"text": "x" * 200_000, "is_cut": True, "uses": []}
-        if number == 2:
-            return reply_of([("hammer", {})] * 40, 2)
-        return reply_of("nothing more", number)
+        return (
+            large if number == 2 else reply_of([("edit", FIX) if number == 1 else ("submit", {"summary": "s"})], number)
+        )
 
     world = SessionWorld(())
-    world.agents = ScriptedAgents(answer)
-    await world.begin()
-    with pytest.raises(ReplyMalformed):
-        await world.deliver()
-    assert 1 <= len(world.agents.requests) <= 3
+    world.agents = ScriptedAgents(said)
+    files = await world.candidate(await (await world.begin()).deliver())
+    assert "return title.lower()" in files["text/slug.py"]
+    assert set(files) == set(FILES)
+    if answer is not None:
+        found = [one for one in told(world) if answer in one]
+        assert len(found) == 1
+        assert len(found[0]) < 1_000
+        # Its words stay as they are; arguments that nobody could use are not sent to the engine again and again.
+        assert sum(len(message.model_dump_json()) for message in world.agents.requests[-1].turns) < 1_100_000
 
 
 def test_search_in_one_file_names_the_file_too(tmp_path: Path):
