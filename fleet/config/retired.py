@@ -26,9 +26,16 @@ class Retired(NamedTuple):
 
 
 _NO_COUNCIL = "remove it from the list: only `code` and `architecture` get a council without being asked for"
+_NO_ACTIONS = (
+    "remove it: it decided nothing. `tools` and `phases` of a role say what it may call, `role` and `by` in fsm.yaml"
+    " and `roles` in planning.yaml who opens a gate and makes a move"
+)
 _ONE_BY_ONE = "remove it: the tasks of a story run one after the other"
 
 RETIRED = (
+    Retired("roles.yaml", ("actions",), _NO_ACTIONS),
+    Retired("roles.yaml", ("roles", "*", "actions"), _NO_ACTIONS),
+    Retired("roles.yaml", ("roles", "*", "grants", "actions"), _NO_ACTIONS),
     Retired("fleet.yaml", ("context_replicas",), "remove it: there is one context actor, and never was another"),
     Retired("serve.yaml", ("command_wait_s",), "remove it: a command waits 5 s for its owner before 202 is answered"),
     Retired(

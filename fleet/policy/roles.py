@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
-from enum import StrEnum
+from collections.abc import Iterator, Mapping, Set
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -12,59 +11,6 @@ from fleet.kernel.errors import ConfigError, InvalidInput, PolicyDenied
 from fleet.kernel.ids import Principal
 from fleet.kernel.types import DecisionCategory, Frozen, Phase, RoleName
 from fleet.policy.catalogue import TOOL_OPS
-
-
-class Action(StrEnum):
-    """What a role may do; each has a handler (RT-19). More are declared under `actions:` of config/roles.yaml."""
-
-    ANSWER_QUESTION = "answer_question"
-    APPROVE_DESIGN = "approve_design"
-    APPROVE_PROPOSAL = "approve_proposal"
-    APPROVE_REVIEW = "approve_review"
-    APPROVE_SCOPE = "approve_scope"
-    APPROVE_STORY = "approve_story"
-    APPROVE_TESTS = "approve_tests"
-    ASK_QUESTION = "ask_question"
-    CLAIM_REVIEW = "claim_review"
-    CLAIM_TESTING = "claim_testing"
-    COMMIT_CODE = "commit_code"
-    CONFIGURE_INFRA = "configure_infra"
-    CREATE_STORY = "create_story"
-    CRITIQUE = "critique"
-    DEPLOY_SERVICE = "deploy_service"
-    DERIVE_TASKS = "derive_tasks"
-    DISCARD_TASK = "discard_task"
-    EDIT_STORY = "edit_story"
-    EXECUTE_MIGRATION = "execute_migration"
-    EXECUTE_TASK = "execute_task"
-    MODIFY_CONSTRAINTS = "modify_constraints"
-    OPEN_INCIDENT = "open_incident"
-    PROPOSE_DECISION = "propose_decision"
-    PROPOSE_PLAN = "propose_plan"
-    PUBLISH_BRANCH = "publish_branch"
-    READ_OWN_TASK = "read_own_task"
-    REFINE_STORY = "refine_story"
-    REJECT_DESIGN = "reject_design"
-    REJECT_PROPOSAL = "reject_proposal"
-    REJECT_STORY = "reject_story"
-    REJECT_TESTS = "reject_tests"
-    REQUEST_CHANGES = "request_changes"
-    REQUEST_REFINEMENT = "request_refinement"
-    REVIEW_ARCHITECTURE = "review_architecture"
-    REVISE_CODE = "revise_code"
-    ROLLBACK_DEPLOYMENT = "rollback_deployment"
-    RUN_TESTS = "run_tests"
-    SET_BUDGET = "set_budget"
-    VALIDATE_COMPLIANCE = "validate_compliance"
-    VALIDATE_SCHEMA = "validate_schema"
-    VALIDATE_SPEC = "validate_spec"
-    VOTE = "vote"
-    WAIVE_DIMENSION = "waive_dimension"
-    WRITE_TESTS = "write_tests"
-
-
-EVERY_ROLE = frozenset({Action.ASK_QUESTION, Action.PROPOSE_DECISION, Action.READ_OWN_TASK})
-"""What every role may do without being told so (RT-4)."""
 
 Scope = Literal["technical", "quality", "operations", "data", "business"]
 
@@ -136,9 +82,8 @@ class Acting(Frozen):
 
 
 class Grants(Frozen):
-    """Permissions of a profile beyond its base role; start-up prints them (RT-3)."""
+    """Permissions of a profile beyond its base role (RT-3)."""
 
-    actions: frozenset[str] = frozenset()
     tools: dict[str, ToolGrant] = Field(default_factory=dict)
 
 
@@ -149,7 +94,6 @@ class RoleEntry(Frozen):
     actor: Literal["human", "agent", "any"] | None = None
     scope: Scope | None = None
     assignable: bool | None = None
-    actions: frozenset[str] | None = None
     tools: dict[str, ToolGrant] | None = None
     phases: frozenset[Phase] | None = None
     council_weight: Annotated[int, Field(ge=0, le=100)] | None = None
@@ -174,7 +118,6 @@ class Role(Frozen):
     actor: Literal["human", "agent", "any"]
     scope: Scope
     assignable: bool
-    actions: frozenset[str]
     tools: dict[str, ToolGrant]
     phases: frozenset[Phase]
     council_weight: int
@@ -184,25 +127,12 @@ class Role(Frozen):
     acts: Annotated[Acting | None, Field(exclude=True)] = None
     """Not part of what a policy's digest covers: no decision depends on it."""
 
-    def may(self, action: str) -> bool:
-        """Whether the role may do this (RT-4); what is not named is refused."""
-        return action in EVERY_ROLE or action in self.actions
-
     def may_call(self, tool: str, op: str) -> bool:
         """Whether the operation is in the role's allowlist (step 4 of RT-30)."""
         return tool in self.tools and op in self.tools[tool].ops
 
 
-class Granted(Frozen):
-    """A permission that a profile has beyond its base role."""
-
-    role: str
-    extends: str
-    permission: str
-
-
 class _Document(Frozen):
-    actions: frozenset[str] = frozenset()
     roles: Annotated[dict[RoleName, RoleEntry], Field(min_length=1)]
 
 
@@ -210,8 +140,6 @@ class RolesConfig(Frozen):
     """config/roles.yaml with all profiles resolved."""
 
     roles: dict[str, Role]
-    granted: tuple[Granted, ...] = ()
-    """All permissions added by `grants`, to be printed at start (RT-3)."""
 
     def role(self, name: str) -> Role:
         """The role of this name; InvalidInput lists those that exist."""
@@ -234,30 +162,26 @@ class RolesConfig(Frozen):
 def load_roles(
     data: Mapping[str, Any],
     *,
-    handlers: Iterable[str] = (),
     tool_ops: Mapping[str, frozenset[str]] = TOOL_OPS,
     source: str = "config/roles.yaml",
 ) -> RolesConfig:
     """The validated roles; a new role needs YAML only (RT-1).
 
     Args:
-        handlers: actions beyond `Action` for which a handler exists; `actions:` of the file may name these only.
         tool_ops: all operations that exist, by tool.
 
     Raises:
-        ConfigError: names file and every problem: unknown or cyclic `extends`, unknown action, tool or operation, a
-            missing field, a profile with more rights than its base role and no `grants` (RT-2, RT-3, RT-19).
+        ConfigError: names file and every problem: unknown or cyclic `extends`, unknown tool or operation, a missing
+            field, a profile with more rights than its base role and no `grants` (RT-2, RT-3).
     """
     try:
         document = _Document.model_validate(data)
     except ValidationError as error:
         mistakes = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise _wrong(source, mistakes) from error
-    declared, handled = document.actions, frozenset(handlers)
-    actions = frozenset(Action) | (declared & handled)
-    problems = [f"actions: no handler exists for {name}" for name in sorted(declared - handled - frozenset(Action))]
+    problems: list[str] = []
     for name, entry in document.roles.items():
-        problems += _unknowns(name, entry, actions, tool_ops)
+        problems += _unknowns(name, entry, tool_ops)
         problems += _lineage_problems(name, document.roles)
     if problems:
         raise _wrong(source, problems)
@@ -266,20 +190,14 @@ def load_roles(
         problems += _resolve(name, document.roles, resolved)
     if problems:
         raise _wrong(source, problems)
-    granted = tuple(item for name, entry in document.roles.items() for item in _granted(name, entry))
-    return RolesConfig(roles=resolved, granted=granted)
+    return RolesConfig(roles=resolved)
 
 
 def _wrong(source: str, problems: list[str]) -> ConfigError:
     return ConfigError(f"{source} is wrong: {'; '.join(problems)}", file=source, problems=problems)
 
 
-def _unknowns(
-    name: str, entry: RoleEntry, actions: frozenset[str], tool_ops: Mapping[str, frozenset[str]]
-) -> Iterator[str]:
-    for action in sorted((entry.actions or frozenset()) | entry.grants.actions):
-        if action not in actions:
-            yield f"roles.{name}: no handler exists for action {action}"
+def _unknowns(name: str, entry: RoleEntry, tool_ops: Mapping[str, frozenset[str]]) -> Iterator[str]:
     for tools in (entry.tools or {}, entry.grants.tools):
         for tool, grant in tools.items():
             if tool not in tool_ops:
@@ -318,12 +236,11 @@ def _resolve(name: str, entries: Mapping[str, RoleEntry], resolved: dict[str, Ro
     values = {field: _value(entry, base, field) for field in _INHERITED}
     problems = [f"roles.{name}: {field} is missing" for field in _NEEDED if values[field] is None]
     if base is None and entry.grants != Grants():
-        problems.append(f"roles.{name}: grants are for profiles; a base role lists its actions and tools")
+        problems.append(f"roles.{name}: grants are for profiles; a base role lists its tools")
     if base is not None:
         problems += [f"roles.{name}: {item}; add it to grants" for item in _exceeding(entry, base)]
     if problems:
         return problems
-    values["actions"] = values["actions"] | entry.grants.actions
     values["tools"] = _united(values["tools"], entry.grants.tools)
     lineage = () if base is None else (base.name, *base.lineage)
     resolved[name] = Role(name=name, lineage=lineage, **values)
@@ -336,8 +253,6 @@ def _value(entry: RoleEntry, base: Role | None, field: str) -> Any:
 
 
 def _exceeding(entry: RoleEntry, base: Role) -> Iterator[str]:
-    for action in sorted((entry.actions or frozenset()) - base.actions):
-        yield f"action {action} is not one of {base.name}"
     for tool, grant in (entry.tools or {}).items():
         if tool not in base.tools:
             yield f"tool {tool} is not one of {base.name}"
@@ -348,14 +263,6 @@ def _exceeding(entry: RoleEntry, base: Role) -> Iterator[str]:
 def _united(tools: Mapping[str, ToolGrant], extra: Mapping[str, ToolGrant]) -> dict[str, ToolGrant]:
     both = {name: tools[name].united(grant) if name in tools else grant for name, grant in extra.items()}
     return {**tools, **both}
-
-
-def _granted(name: str, entry: RoleEntry) -> Iterator[Granted]:
-    base = entry.extends or ""
-    for action in sorted(entry.grants.actions):
-        yield Granted(role=name, extends=base, permission=f"action {action}")
-    for tool, grant in sorted(entry.grants.tools.items()):
-        yield Granted(role=name, extends=base, permission=f"tool {tool}: {', '.join(sorted(grant.ops))}")
 
 
 def roles_held(config: RolesConfig, principal: Principal, registered: frozenset[str]) -> frozenset[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fleet.kernel.types import Frozen, Phase, Rigor
+from fleet.kernel.types import Frozen, Phase, Rigor, RoleName
 
 RIGORS: tuple[Rigor, ...] = ("L0", "L1", "L2", "L3")
 GUARD_NAMES = frozenset(
@@ -66,7 +67,7 @@ class Transition(Frozen):
 class Gate(Frozen):
     """Who may approve, about which subject, and for how long (LC-71). No `delegable_up_to` means never."""
 
-    role: Literal["po", "qa", "architect", "devops"]
+    role: RoleName
     actor: Literal["human", "any"]
     subject: Literal["content", "plan", "tree", "docs", "task_tree", "deployment", "report", "object"]
     request_ttl_s: Annotated[int, Field(ge=60)]
@@ -220,6 +221,15 @@ class FsmConfig(Frozen):
                 if row.gate is not None and row.gate not in self.gates and row.gate not in lifecycle.gates:
                     raise ValueError(f"lifecycle {name!r}, event {row.event!r}: no gate {row.gate!r}")
         return self
+
+    def unknown_roles(self, names: Set[str]) -> dict[str, str]:
+        """Roles of gates and moves that are none of these, by the path of the key that names them."""
+        named = {f"gates.{name}.role": gate.role for name, gate in self.gates.items()}
+        for key, lifecycle in self.lifecycles.items():
+            named |= {f"lifecycles.{key}.gates.{name}.role": gate.role for name, gate in lifecycle.gates.items()}
+            rows = enumerate(lifecycle.transitions)
+            named |= {f"lifecycles.{key}.transitions.{n}.by.{i}": r for n, t in rows for i, r in enumerate(t.by)}
+        return {path: role for path, role in named.items() if role not in names and role != "system"}
 
     def gate(self, lifecycle: str, name: str) -> Gate:
         """The gate as this lifecycle has it: its own override first."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from fleet.config.blobs import BlobSettings, FileBlobSettings
+from fleet.config.document import invalid
 from fleet.config.files import ConfigFiles, packaged_directory
 from fleet.config.notifications import NotificationSettings
 from fleet.config.settings import (
@@ -136,9 +137,12 @@ def load_definitions(files: ConfigFiles) -> Definitions:
     from fleet.wiring.sandbox.plugins import active_roles
     from fleet.workspace.levels import RigorConfig
 
-    roles = active_roles(files)
+    roles, fsm = active_roles(files), files.load("fsm.yaml", FsmConfig)
+    if unknown := fsm.unknown_roles(roles.roles.keys()):
+        reasons = [{"path": path, "reason": f"roles.yaml has no role {role!r}"} for path, role in unknown.items()]
+        raise invalid(str(files.path("fsm.yaml")), reasons)
     return Definitions(
-        fsm=files.load("fsm.yaml", FsmConfig),
+        fsm=fsm,
         rigor=files.load("rigor.yaml", RigorConfig),
         council=files.load("council.yaml", CouncilConfig),
         planning=files.load("planning.yaml", PlanningConfig),

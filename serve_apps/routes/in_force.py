@@ -108,7 +108,6 @@ class RoleView(Wire):
     actor: str
     scope: str
     assignable: bool
-    actions: tuple[str, ...]
     tools: dict[str, GrantView]
     phases: tuple[str, ...]
     council_weight: int
@@ -226,7 +225,6 @@ def _role(role: Role) -> RoleView:
         actor=role.actor,
         scope=role.scope,
         assignable=role.assignable,
-        actions=tuple(sorted(role.actions)),
         tools={name: _grant(role.tools[name]) for name in sorted(role.tools)},
         phases=tuple(sorted(role.phases)),
         council_weight=role.council_weight,

@@ -48,7 +48,7 @@ async def _post(at: ToolFront, path: str, body: Any, number: int, who: dict[str,
     return await at.client.post(path, json=body, headers=keyed(number, who))
 
 
-@pytest.mark.rule("AP-72", "AP-2", "GR-70")
+@pytest.mark.rule("AP-72", "AP-2", "GR-70", "RT-4")
 async def test_decision_is_proposed_once_for_its_key_and_accepted_by_another(at: ToolFront):
     body = CHOICE | {"affects": [TASK], "links": [{"rel": "DEPENDS_ON", "decision_id": DECISION}]}
     made = await _post(at, OF_STORY, body, 1, DEV)

@@ -13,6 +13,7 @@ from fleet.config.retired import RETIRED
 from fleet.config.settings import ServeSettings
 from fleet.council.config import CouncilConfig
 from fleet.planning.planning_config import PlanningConfig
+from fleet.policy.roles import load_roles
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGED = ConfigFiles(packaged_directory())
@@ -33,6 +34,11 @@ def site(folder: Path) -> dict[str, str]:
     council = council.replace("reliability: {", "reliability: {version: 3, ")
     council = council.replace("L3: [code, architecture]", "L3: [code, design, architecture, story_gate]")
     (folder / "council.yaml").write_text(council.replace("max_on_ballot: 5", "max_on_ballot: 5, max_tests: 10"))
+    roles = PACKAGED.read("roles.yaml").decode()
+    roles = roles.replace("    scope: data\n", "    scope: data\n    actions: [execute_migration]\n")
+    granted = "    grants:\n      {}tools: {{tests"
+    roles = roles.replace(granted.format(""), granted.format("actions: [approve_review]\n      "))
+    (folder / "roles.yaml").write_text(roles.replace("\nroles:\n", "\nactions: []\nroles:\n", 1))
     (folder / "fleet.yaml").write_text("council_shards: 2\ncontext_replicas: 1\n")
     home = folder / "home"
     home.mkdir()
@@ -50,6 +56,7 @@ def test_configuration_of_an_earlier_version_is_read_without_the_keys_that_went(
         ("council.yaml", CouncilConfig),
     ):
         assert files.load(name, model) == PACKAGED.load(name, model)
+    assert load_roles(files.document("roles.yaml")) == load_roles(PACKAGED.document("roles.yaml"))
 
 
 @pytest.mark.rule("GL-22")

@@ -34,8 +34,9 @@ from fleet.story.approvals import (
 from fleet.story.commands.command import Caller
 from fleet.story.commands.gates import decide_gate, find_approval, fire
 from fleet.story.guards import GuardContext, evaluate
+from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
-from tests.support.rules import fsm
+from tests.support.rules import files, fsm
 from tests.support.story_events import (
     CONTENT,
     DELEGATION,
@@ -129,6 +130,21 @@ def test_caller_without_the_role_of_the_gate_is_refused():
         with pytest.raises(PolicyDenied) as refused:
             decide(scope().state, "approve_scope", DEV, approve=approve, notes="I say what I want")
         assert refused.value.details["rule_id"] == "LC-11"
+
+
+@pytest.mark.rule("RT-19")
+def test_gate_is_opened_by_the_role_that_the_table_names_and_by_no_profile_of_it():
+    data = files().document("fsm.yaml")
+    data["gates"]["approve_scope"]["role"] = "security"
+    own = FsmConfig.model_validate(data)
+    ann = Caller(principal=Principal("user:ann"), roles=frozenset({"security"}))
+    log = story(until="started").move("BACKLOG", "create_story", "DRAFT")
+    asked = ask(log, "approve_scope", subject("content", STORY, CONTENT), role="security").state
+    granted, *_ = decide_gate(asked, own, "approve_scope", approve=True, caller=ann, now_ms=NOW, notes="")
+    assert isinstance(granted, ApprovalGranted)
+    for table, state, caller in ((own, asked, ANA), (fsm(), scope().state, ann)):
+        with pytest.raises(PolicyDenied):
+            decide_gate(state, table, "approve_scope", approve=True, caller=caller, now_ms=NOW, notes="")
 
 
 @pytest.mark.rule("LC-76")

@@ -62,6 +62,20 @@ def test_role_that_roles_yaml_alone_names_has_an_agent_and_the_view_of_the_role_
     assert context.base_role("auditor") == "qa"
 
 
+@pytest.mark.rule("RT-19", "GL-18")
+def test_lifecycle_that_names_a_role_of_nobody_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "config"
+    own.mkdir()
+    shipped = (packaged_directory() / "fsm.yaml").read_text()
+    (own / "fsm.yaml").write_text(shipped.replace("qa_passed: {role: qa,", "qa_passed: {role: auditor,"))
+    environ = {"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(own), **STORES}
+    with pytest.raises(ConfigError, match=r"fsm.yaml.* gates.qa_passed.role: roles.yaml has no role 'auditor'"):
+        load_definitions(cluster_endpoints(environ).files)
+    roles = (packaged_directory() / "roles.yaml").read_text()
+    (own / "roles.yaml").write_text(f"{roles}  auditor: {{extends: qa, assignable: false}}\n")
+    assert load_definitions(cluster_endpoints(environ).files).fsm.gates["qa_passed"].role == "auditor"
+
+
 def test_stores_that_are_not_named_are_refused_all_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="FLEET_REDIS_URL and FLEET_NEO4J_URI not set") as caught:
         cluster_endpoints({"FLEET_HOME": str(tmp_path)})

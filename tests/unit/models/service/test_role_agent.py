@@ -300,7 +300,7 @@ async def test_local_agents_route_by_role_and_refuse_unknown_ones() -> None:
 @pytest.mark.rule("RT-1")
 async def test_role_that_exists_in_yaml_only_does_its_work() -> None:
     data = yaml.safe_load((CONFIG / "roles.yaml").read_text())
-    data["roles"]["security"] = {"extends": "qa", "prompt": "prompts/security.md", "actions": ["reject_tests"]}
+    data["roles"]["security"] = {"extends": "qa", "prompt": "prompts/security.md"}
     model = ScriptedChatModel.of(REVIEW)
     agent = RoleAgent(
         load_roles(data).role("security"),
