@@ -57,9 +57,13 @@ class BudgetExhausted(_BudgetMark):
     type = "BudgetExhausted"
 
 
-# Source: MB-23.
+FAILED_CALLS = "failed calls"
+"""The source of what calls used that no engine answered; anything else settles what is held for lost calls."""
+
+
+# Source: MB-15, MB-23.
 class UsageAdjusted(_BudgetEvent):
-    """The engine's own log settled a reservation."""
+    """The engine's own log settled a reservation, or calls that were not answered used something."""
 
     type = "UsageAdjusted"
     step_id: StepId

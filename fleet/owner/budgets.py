@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from fleet.events.budget import BudgetExhausted, BudgetScope
+from fleet.events.budget import BudgetExhausted, BudgetScope, UsageAdjusted
 from fleet.events.step import StepFinished
 from fleet.kernel.errors import BudgetExceeded, FleetError
 from fleet.kernel.ids import StepId, StoryId
@@ -15,7 +15,7 @@ from fleet.models.engine_config import Price
 from fleet.models.port import AgentRequest
 from fleet.models.profiles import USUAL_LINK, Budgets, ChainEntry, ModelsConfig
 from fleet.models.prompts.pack_readers import PROMPT_FRAME_TOKENS
-from fleet.models.routing.budget import BudgetLimits, BudgetTotals, Spend
+from fleet.models.routing.budget import QUANTITIES, BudgetLimits, BudgetTotals, Spend
 from fleet.models.routing.routing import estimate_tokens, reply_room
 from fleet.models.usage import dearest
 from fleet.owner.spending.port import DaySpending, SpendingHold
@@ -116,6 +116,13 @@ class Budgeting:
         if self.spending is not None:
             hold = self._hold(state, finished.step_id, Spend(), epoch=epoch, now_ms=now_ms)
             await self.spending.settle(hold, actual_spend(finished.cost, calls=1))
+
+    async def charge(self, state: StoryState, used: UsageAdjusted, *, epoch: int, now_ms: int) -> None:
+        """The day's totals know what calls used that were not answered, beside what is held for their step."""
+        if self.spending is not None:
+            hold = self._hold(state, f"{used.step_id}#{state.version}", Spend(), epoch=epoch, now_ms=now_ms)
+            await self.spending.reserve(hold, limits={})
+            await self.spending.settle(hold, Spend(**{k: v for k, v in used.delta.items() if k in QUANTITIES}))
 
     async def settle_lost(self, state: StoryState, step_id: StepId, epochs: Sequence[int], actual: Spend) -> None:
         """The day's totals know what the calls of these earlier owners really used, all together."""

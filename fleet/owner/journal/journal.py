@@ -46,13 +46,15 @@ from fleet.kernel.errors import (
 from fleet.kernel.ids import SYSTEM, Digest, Principal, RunKey, StepId, StoryId
 from fleet.kernel.types import ProbeResult
 from fleet.log.port import EventLog, SnapshotStore
-from fleet.models.chat import CallTag
 from fleet.models.port import AgentAnswer, AgentRequest, Agents
 from fleet.models.prompts.pack_readers import PACK_READERS
 from fleet.owner.budgets import Budgeting, bounded_request, refusal_of
 from fleet.owner.journal.step_records import (
     ANSWER,
     RUN_TRIES,
+    call_need,
+    call_tag,
+    charged_failure,
     denied_call,
     failed_step,
     fallbacks_of,
@@ -386,11 +388,11 @@ class Journal(StoryStream):
         step_id = StepId(step)
         finished = self._finished(step_id)
         if finished is None:
-            request = await self._counted(replace(request, tag=self._tag(work)))
+            request = await self._counted(replace(request, tag=call_tag(self.state, work)))
             prompt_tokens = self.budgeting.prompt_tokens(request)
             request = self.budgeting.bounded(request, prompt_tokens)
             request, digest = self._as_started(step_id, request)
-            need = self._need(step_id, request, work, prompt_tokens)
+            need = call_need(step_id, request, work, prompt_tokens, price=self.budgeting.price(request.model))
             request = await self._reserved(need, request, digest, work, timeout_s=timeout_s)
             self._asking.append(step_id)
             try:
@@ -411,11 +413,6 @@ class Journal(StoryStream):
         asked = CountRequest(self.story_id, request.role, request.texts, self.state.version, request.policy)
         return replace(request, counted=await self._packs.count(asked))
 
-    def _tag(self, work: Work) -> CallTag:
-        """Whose share of an engine the calls of a step take. Those of one council go to one replica of it."""
-        place = work.council_id or work.task_id or ""
-        return CallTag(tenant=self.state.project_id, affinity=f"{self.story_id}/{place}", story=self.story_id)
-
     async def _called(self, step_id: StepId, request: AgentRequest, work: Work, *, timeout_s: float) -> StepFinished:
         self.admit()
         fallbacks: tuple[Payload, ...] = ()
@@ -423,6 +420,9 @@ class Journal(StoryStream):
             answer = await self._agents.ask(request, request_id=f"{self.story_id}/{step_id}", timeout_s=timeout_s)
         except (ReplyMalformed, ReplyRefused, ContextTooLarge) as error:
             payload = await failed_step(self.blobs, step_id, error)
+        except FleetError as error:
+            await self._charge(step_id, error)
+            raise
         else:
             payload = await finished_ask(self.blobs, step_id, answer, seed=request.sampling.seed)
             fallbacks = fallbacks_of(step_id, answer)
@@ -431,6 +431,12 @@ class Journal(StoryStream):
         with contextlib.suppress(StoreUnavailable, CommitUnknown):
             await self.budgeting.settle(self.state, payload, epoch=self._epoch, now_ms=self.clock.now_ms())
         return finished
+
+    async def _charge(self, step_id: StepId, error: FleetError) -> None:
+        """Charges what calls used that leave their step open, to the story and to its day."""
+        if charged := charged_failure(step_id, error):
+            await self.record(f"{step_id}/charged/{self.state.version}", charged)
+            await self.budgeting.charge(self.state, charged, epoch=self._epoch, now_ms=self.clock.now_ms())
 
     def _as_started(self, step_id: StepId, request: AgentRequest) -> tuple[AgentRequest, Digest]:
         """The request with the reply's bound that is on record for the step, if it was lowered; and its digest.
@@ -444,17 +450,6 @@ class Journal(StoryStream):
         if bounded is request or self.is_open(step_id, digest):
             return bounded, digest
         return request, request_digest(request)
-
-    def _need(self, step_id: StepId, request: AgentRequest, work: Work, prompt_tokens: int) -> CallNeed:
-        return CallNeed(
-            step_id=step_id,
-            role=work.seat.role,
-            prompt_tokens=prompt_tokens,
-            max_tokens=request.sampling.max_tokens,
-            task_id=work.task_id,
-            council_id=work.council_id,
-            price=self.budgeting.price(request.model),
-        )
 
     async def _reserved(
         self, need: CallNeed, request: AgentRequest, digest: Digest, work: Work, *, timeout_s: float

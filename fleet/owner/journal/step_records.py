@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from fleet.events.budget import FAILED_CALLS, UsageAdjusted
 from fleet.events.step import (
     Cost,
     ModelFallbackUsed,
@@ -23,12 +24,17 @@ from fleet.kernel.digest import canonical_json, canonical_value, digest_of_json
 from fleet.kernel.errors import FleetError, NondeterministicPlan, OutcomeUnknown
 from fleet.kernel.ids import Digest, RunKey, StepId
 from fleet.kernel.types import OutcomeKind
+from fleet.models.chat import CallTag
+from fleet.models.engine_config import Price
 from fleet.models.port import AgentAnswer, AgentRequest
+from fleet.models.routing.budget import QUANTITIES
 from fleet.owner.journal.steps import Probe, StepTerms, Work
 from fleet.policy.rules.calls import Allowed, Denied, NeedsApproval
 from fleet.policy.runs.outcome import ToolOutcome, excerpt_of
 from fleet.policy.runs.spec import EgressDecision, RunResult, RunSpec
 from fleet.redaction.redact_json import redact_json
+from fleet.story.allowance import CallNeed
+from fleet.story.budgets import actual_spend
 from fleet.story.state import Step, StoryState
 from fleet.story.tool_steps import step_key
 from fleet.trees.port import BlobStore
@@ -300,6 +306,35 @@ def outcome_unknown(story_id: str, step: Step, *, sent: str, probe: Probe | None
         sent_digest=started.request_digest,
         sent_at=step.started_ms,
     )
+
+
+def charged_failure(step_id: StepId, error: FleetError) -> UsageAdjusted | None:
+    """The record of what calls used that left their step without an answer; None when they used nothing (MB-15)."""
+    used = actual_spend(cost_of_failure(error), calls=1)
+    if not (used.tokens or used.gpu_ms or used.cost_microusd):
+        return None
+    return UsageAdjusted(step_id=step_id, delta={k: used.of(k) for k in QUANTITIES if used.of(k)}, source=FAILED_CALLS)
+
+
+def call_need(
+    step_id: StepId, request: AgentRequest, work: Work, prompt_tokens: int, *, price: Price | None
+) -> CallNeed:
+    """What a call of a step may use, for the budgets that it counts in."""
+    return CallNeed(
+        step_id=step_id,
+        role=work.seat.role,
+        prompt_tokens=prompt_tokens,
+        max_tokens=request.sampling.max_tokens,
+        task_id=work.task_id,
+        council_id=work.council_id,
+        price=price,
+    )
+
+
+def call_tag(state: StoryState, work: Work) -> CallTag:
+    """Whose share of an engine the calls of a step take. Those of one council go to one replica of it."""
+    place = work.council_id or work.task_id or ""
+    return CallTag(tenant=state.project_id, affinity=f"{state.story_id}/{place}", story=state.story_id)
 
 
 def cost_of_failure(error: FleetError) -> Cost:

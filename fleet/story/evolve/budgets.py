@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fleet.events.budget import BudgetExhausted, BudgetScope, BudgetSet, BudgetWarning, UsageAdjusted
+from fleet.events.budget import FAILED_CALLS, BudgetExhausted, BudgetScope, BudgetSet, BudgetWarning, UsageAdjusted
 from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
 from fleet.events.report import OwnershipTaken
@@ -90,14 +90,16 @@ def _owned(s: StoryState, p: OwnershipTaken, event: StoredEvent) -> StoryBudgets
 
 
 def _adjusted(s: StoryState, p: UsageAdjusted, _: StoredEvent) -> StoryBudgets:
-    """The engine's log says what was really used beyond what is recorded; what was held for it is free."""
+    """What was really used beyond what is recorded. When the engine's log says so, what was held for it is free; what
+    is held for a step of which calls failed stays, for its next call.
+    """
     step = s.steps.get(p.step_id)
     if step is None:
         return s.budgets
     scopes = scopes_of_step(s.story_id, step.started)
     hold = s.budgets.holds.get(p.step_id)
     budgets = s.budgets
-    if hold is not None:
+    if hold is not None and p.source != FAILED_CALLS:
         freed = replace(hold, is_open=False).total if hold.lost else hold.total
         kept = replace(hold, lost=()) if hold.lost else None
         budgets = _each(budgets, scopes, lambda u: u.holding(u.reserved.minus(freed)))

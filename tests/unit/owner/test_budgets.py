@@ -292,6 +292,33 @@ async def test_failed_and_priced_answers_are_recorded_with_what_they_cost() -> N
     assert journal.state.budgets.usage(SCOPE).spent.cost_microusd == 6
 
 
+@pytest.mark.rule("MB-15", "MB-20")
+async def test_calls_that_no_engine_answered_are_charged_and_their_step_stays_open() -> None:
+    spending, limits = MemoryDaySpending(), Budgets(story=BudgetLimits(gpu_ms=100))
+    world, journal = await world_with(Budgeting(limits=limits, spending=spending))
+    used: dict[str, Any] = {"usage": {"tokens_in": 5, "tokens_out": 4}, "spent": {"calls": 2, "gpu_ms": 60}}
+    world.agents.answer = lambda _: ModelUnavailable("down", **used)
+    for tries in (1, 2):
+        with pytest.raises(ModelUnavailable):
+            await journal.ask("a", request(), WORK)
+        spent = journal.state.budgets.usage(SCOPE).spent
+        assert (spent.gpu_ms, spent.tokens, spent.calls) == (60 * tries, 9 * tries, 2 * tries)
+        assert "a" in journal.state.budgets.holds
+    (day,) = await spending.totals([PLATFORM], day_of(world.clock.now_ms()))
+    assert (day.spent.gpu_ms, day.spent.calls) == (120, 4)
+    assert await spending.open_holds(STORY)
+    with pytest.raises(BudgetExceeded, match="--gpu-ms N"):
+        await journal.ask("a", request(), WORK)
+
+
+async def test_engine_that_is_down_at_once_leaves_no_mark() -> None:
+    world, journal = await world_with(Budgeting())
+    world.agents.answer = lambda _: ModelUnavailable("down", spent={"calls": 1, "gpu_ms": 0})
+    with pytest.raises(ModelUnavailable):
+        await journal.ask("a", request(), WORK)
+    assert "UsageAdjusted" not in await world.types()
+
+
 # Commands.
 
 
