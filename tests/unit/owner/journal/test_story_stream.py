@@ -246,8 +246,9 @@ async def test_nothing_is_started_once_two_thirds_of_the_lease_have_passed_witho
 
 
 @pytest.mark.rule("EV-4")
-async def test_effect_is_not_started_when_the_margin_ended_while_its_start_was_recorded():
-    agents = ScriptedAgents(lambda r: {"code": r.own})
+@pytest.mark.parametrize("kind", ["ask", "act", "act_unsafe"])
+async def test_effect_is_not_started_when_the_margin_ended_while_its_start_was_recorded(kind: str):
+    agents, effects = ScriptedAgents(lambda r: {"code": r.own}), list[str]()
 
     class SlowLog(MemoryEventLog):
         clock: MemoryClock | None = None
@@ -257,14 +258,24 @@ async def test_effect_is_not_started_when_the_margin_ended_while_its_start_was_r
                 self.clock.advance(11)
             return await super().append(request)
 
+    async def effect(*_: object) -> dict[str, object]:
+        effects.append("done")
+        return {}
+
     log = SlowLog()
     world, journal, _, log.clock = await owned(agents=agents, log=log)
+    work = Work(seat=seat("devops"), tool="git", op="push_branch", args={"branch": "fleet/st-one"})
     request = AgentRequest(
         kind="draft", role="qa", principal=seat("qa").principal, shared="s", sampling=Sampling(max_tokens=9)
     )
+    calls = {
+        "ask": lambda: journal.ask("ask/1", request, Work(seat=seat("qa"), tool="model", op="draft")),
+        "act": lambda: journal.act("act/1", {}, work, effect),
+        "act_unsafe": lambda: journal.act_unsafe("unsafe/1", {}, work, effect),
+    }
     with pytest.raises(OwnershipLost):
-        await journal.ask("ask/1", request, Work(seat=seat("qa"), tool="model", op="draft"))
-    assert ((await world.types())[-1], agents.asked) == ("StepStarted", [])
+        await calls[kind]()
+    assert ((await world.types())[-1], agents.asked, effects) == ("StepStarted", [], [])
 
 
 @pytest.mark.rule("EV-4")
