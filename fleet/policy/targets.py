@@ -67,6 +67,9 @@ class Targets(Frozen):
     """Exact names in lower case, or `.suffix` for all names below it (RT-59)."""
     git: dict[GitPlace, GitTarget] = Field(default_factory=dict[GitPlace, GitTarget])
     """Repositories: `host`, `host/owner` or `host/owner/name` (RC-70, RT-58)."""
+    local: dict[str, tuple[Annotated[str, Field(pattern=r"^/")], ...]] | None = None
+    """Folders with the local repositories that stories may work on, by project; `*` is every project. Left out, a po
+    names any repository that the fleet's user can read."""
     databases: dict[str, DatabaseTarget] = Field(default_factory=dict)
     images: tuple[str, ...] = ()
     """By digest: `name@sha256:...` (RT-61)."""

@@ -52,6 +52,7 @@ async def gather_start(configured: Configured, bench: Workbench) -> StartFacts:
         councils=sitting_roles(bench),
         standing=tuple(standing),
         git=policy.targets.git,
+        local=policy.targets.local,
         policy_digest=policy.digest,
         models=configured.models,
         absent=configured.absent_engines,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -143,6 +144,33 @@ def require_target(targets: Mapping[str, GitTarget], address: GitAddress, *, pol
             url=address.url,
         )
     return found
+
+
+def require_local(
+    folders: Mapping[str, tuple[str, ...]] | None, repo: str, *, project_id: str, policy_digest: Digest
+) -> None:
+    """Returns when stories of the project may work on this local repository.
+
+    Args:
+        folders: by project, or for every one under `*`; None lists nothing and lets each repository be named.
+
+    Raises:
+        PolicyDenied: it lies in none of the project's folders. The answer is the same whether it exists or not.
+    """
+    if folders is None:
+        return
+    listed = [folder for key in (project_id, "*") for folder in folders.get(key, ())]
+    # What is not written in full means another folder for the owner than it does here, as `link/..` does.
+    place = PurePosixPath(repo if set(repo) & set("%?#") else repo.removeprefix("file://"))
+    if place.is_absolute() and ".." not in place.parts and any(place.is_relative_to(folder) for folder in listed):
+        return
+    raise PolicyDenied(
+        f"{repo[:300]!r} lies in no folder of project {project_id}: name the full path of a repository in one, or add "
+        "its folder to targets.local of config/policy.yaml",
+        rule_id="target_not_listed",
+        policy_digest=str(policy_digest),
+        allowed=listed,
+    )
 
 
 def require_keys(address: GitAddress, target: GitTarget) -> None:

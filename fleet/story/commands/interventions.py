@@ -36,7 +36,7 @@ from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StepId
 from fleet.kernel.types import Frozen, NoteRequest, Reason, ReasonRequest
 from fleet.models.profiles import RUN_PROFILE, ModelsConfig
 from fleet.planning.platform_state import StandingDelegation
-from fleet.policy.commands.git import GitTarget, git_address, require_keys, require_target
+from fleet.policy.commands.git import GitTarget, git_address, require_keys, require_local, require_target
 from fleet.story.approvals import check_notes
 from fleet.story.commands.budgets import Limits, SetBudget
 from fleet.story.commands.command import Attachment, Caller, Facts, Outcome, StoryCommand
@@ -100,6 +100,8 @@ class StartFacts:
     """Delegations of the platform, oldest first."""
     git: Mapping[str, GitTarget]
     """The repositories that the policy lists, by place."""
+    local: Mapping[str, tuple[str, ...]] | None
+    """The folders with local repositories that the policy lists, by project; None lists none and refuses none."""
     policy_digest: Digest
     models: ModelsConfig | None
     """The models that may be named; None takes any name."""
@@ -137,7 +139,10 @@ class StartStory(StartRequest, StoryCommand):
         caller.require("po", rule_id="LC-11")
         again = _started_again(state, repo=self.repo, model=self.model or "", caller=caller)
         address = git_address(self.repo)
-        if address is not None:
+        if address is None:
+            digest = gathered.policy_digest
+            require_local(gathered.local, self.repo, project_id=state.project_id, policy_digest=digest)
+        else:
             require_keys(address, require_target(gathered.git, address, policy_digest=gathered.policy_digest))
         if gathered.models is not None:
             _require_profile(gathered.models, self.model, absent=gathered.absent)

@@ -248,6 +248,37 @@ async def test_delegation_above_the_cap_of_the_gate_is_refused():
     assert at.bench.state.start is None
 
 
+@pytest.mark.rule("RC-70", "GL-15")
+@pytest.mark.parametrize(
+    ("repo", "is_taken"),
+    [
+        ("/srv/git/team/app", True),
+        ("file:///srv/git/team/app", True),
+        ("/srv/common", True),
+        ("/srv/git/team/../other", False),
+        ("file:///srv/git/team/%2e%2e/other", False),
+        ("file:///srv/git/team/app?x", False),
+        ("/srv/git/teams", False),
+        ("/private/repo", False),
+        ("srv/git/team/app", False),
+        ("~/app", False),
+    ],
+)
+async def test_local_repository_lies_in_a_folder_of_the_storys_project(repo: str, is_taken: bool):
+    at = await front()
+    steps = at.bench.journal.policy
+    listed = {at.bench.state.project_id: ("/srv/git/team/",), "*": ("/srv/common",), "pr-other": ("/private",)}
+    targets = steps.policy.targets.model_copy(update={"local": listed})
+    at.bench.journal.policy = replace(steps, policy=replace(steps.policy, targets=targets))
+    if is_taken:
+        await at.do("start_story", {"repo": repo})
+    else:
+        with pytest.raises(PolicyDenied, match=r"targets.local") as refused:
+            await at.do("start_story", {"repo": repo})
+        assert refused.value.details["rule_id"] == "target_not_listed"
+    assert (at.bench.state.start is not None) is is_taken
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"repo": ""}, {"repo": 7}, {"repo": "/srv/text", "delegate": ["devops"]}],
