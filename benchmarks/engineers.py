@@ -10,6 +10,8 @@ owners and the one supervisor are in this process, as on a node with one shard.
 | calls a second | wall time | one session alone |
 | a call, p95 | wall time of its look, edit or command, records included | one session alone |
 | share of a session | see below | 1 % |
+| bytes of a session | its events and blobs, and its folder on the node | the pages that it wrote |
+| six searches of one reply | wall time, records included | one in each of six replies |
 
 The share is that of everything that is neither model nor command, of the wall time of a session whose replies take as
 long as replies took that were recorded (`examples/*/replies`, those of 2 to 30 s; drawn with a fixed seed). Time is not
@@ -21,6 +23,7 @@ wall time without the commands, which a busy machine makes longer. `ENGINEERS_AT
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -29,9 +32,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -52,7 +55,7 @@ from fleet.events.story import StoryTransitioned
 from fleet.events.task import TaskAdded, TreeMerged
 from fleet.forge.memory import MemoryForge
 from fleet.kernel.clock import SystemClock
-from fleet.kernel.errors import SandboxUnavailable
+from fleet.kernel.errors import ReplyMalformed, SandboxUnavailable
 from fleet.kernel.ids import Digest, EntityId, Principal, StoryId
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.log import RedisEventLog
@@ -81,6 +84,7 @@ from fleet.wiring.sandbox.plugins import active_policy
 
 AT_ONCE = tuple(map(int, os.environ.get("ENGINEERS_AT_ONCE", "1,10,30,100").split(",")))
 CALLS, COMMANDS, SEATS, FILES = 30, 10, 4, 400
+SEARCHES, ROW = 30, 6
 COUNCIL, TASK, PLAN = EntityId("co-bench1"), EntityId("tk-bench1"), EntityId("pl-bench1")
 NOBODY = 65_534
 LATENCIES_S = (2.0, 30.0)
@@ -88,28 +92,45 @@ _LINE = "echo {0} >> made.txt; wc -l made.txt"
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def _call(turn: int) -> tuple[str, dict[str, Any]]:
+Calls = list[tuple[str, dict[str, Any]]]
+
+
+def _call(turn: int, about: str = "Page") -> Calls:
     """The call of a turn, from 1; after the last of them the session is submitted."""
     if turn > CALLS:
-        return "submit", {"summary": "done"}
+        return [("submit", {"summary": "done"})]
     number, path = turn // 3, f"package_{turn % 10}/module_{turn}.py"
     match turn % 3:
         case 0:
-            return "run", {"command": _LINE.format(turn)}
+            return [("run", {"command": _LINE.format(turn)})]
         case 1:
-            return "read", {"path": path}
+            return [("read", {"path": path})]
         case _:
-            return "write", {"path": f"docs/page_{number}.md", "content": f"# Page {number}\n" * 40}
+            return [("write", {"path": f"docs/page_{number}.md", "content": f"# {about} {number}\n" * 40})]
+
+
+def _searches(turn: int, at_once: int) -> Calls:
+    """So many searches in each turn, until all of them were made."""
+    first = (turn - 1) * at_once
+    if first >= SEARCHES:
+        return [("submit", {"summary": "done"})]
+    return [("search", {"pattern": f"VALUE = {number}$"}) for number in range(first, first + at_once)]
 
 
 class Instant:
-    """The port Agents: the next call of the session, at once."""
+    """The port Agents: the next calls of the session, at once."""
+
+    def __init__(self, calls: Callable[[int], Calls]) -> None:
+        self._calls = calls
 
     async def ask(self, request: AgentRequest, *, request_id: str, timeout_s: float) -> AgentAnswer:
         """See the port."""
         turn = 1 + sum(message.role == "assistant" for message in request.turns)
-        name, args = _call(turn)
-        reply = SessionReply(text="", uses=(ToolUse(id=f"u{turn}", name=name, arguments=json.dumps(args)),))
+        uses = tuple(
+            ToolUse(id=f"u{turn}-{place}", name=name, arguments=json.dumps(args))
+            for place, (name, args) in enumerate(self._calls(turn))
+        )
+        reply = SessionReply(text="", uses=uses)
         return AgentAnswer(
             value=reply.model_dump(mode="json"),
             prompt=DONE,
@@ -162,7 +183,7 @@ class Node:
         self.context = files.load("context.yaml", ContextConfig)
         self.tree: Digest | None = None
 
-    async def story(self, name: str) -> Workbench:
+    async def story(self, name: str, calls: Callable[[int], Calls] = _call) -> Workbench:
         """A story whose council of engineers has just been opened."""
         assert self.tree is not None
         config, packs = _models(), ContextService(self.log, self.blobs, self.context, clock=self.clock)
@@ -171,7 +192,7 @@ class Node:
             blobs=self.blobs,
             clock=self.clock,
             sandbox=self.supervisor,
-            agents=Instant(),
+            agents=Instant(calls),
             story_id=StoryId(name),
             epoch=0,
             policy=self.policy,
@@ -288,7 +309,49 @@ async def _measured(place: Path, client: Redis) -> list[Figure]:
         spent.append(await _worked(node, f"n{count}", count))
         print(f"  {count} sessions: {spent[-1].count / spent[-1].wall:.1f} calls a second", flush=True)
     bare = await asyncio.to_thread(_bare_cpu, place)
-    return [*(f for one in spent for f in _figures(one, spent[0], bare)), *_shares(spent[0])]
+    figures = [*(f for one in spent for f in _figures(one, spent[0], bare)), *_shares(spent[0])]
+    return [*figures, await _stored(node, place), await _searched(node)]
+
+
+async def _stored(node: Node, place: Path) -> Figure:
+    """What one session leaves, beside what it changed."""
+    # Pages that no other session wrote: equal content is stored once.
+    calls = partial(_call, about="Stored page")
+    bench = await node.story("st-stored", calls)
+    blobs, folders = await asyncio.to_thread(_bytes_below, place / "blobs"), await _folder_bytes(node)
+    await _session(bench, 0, _Watch())
+    log = sum(len(event.body) for event, _ in await bench.journal.history())
+    blobs = await asyncio.to_thread(_bytes_below, place / "blobs") - blobs
+    folder = await _folder_bytes(node) - folders
+    written = [args["content"] for turn in range(1, CALLS + 1) for _, args in calls(turn) if "content" in args]
+    note = f"{log / 1024:.0f} of it events, {blobs / 1024:.0f} blobs, {folder / 1024:.0f} its folder on the node"
+    name = f"bytes of a session of {CALLS} calls"
+    return Figure(
+        name, (log + blobs + folder) / 1024, "KiB", "pages that it wrote", sum(map(len, written)) / 1024, note
+    )
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+async def _folder_bytes(node: Node) -> int:
+    return sum(use.used_bytes for use in await node.backend.usage() if use.kind == "folders")
+
+
+async def _searched(node: Node) -> Figure:
+    """Searches that one reply asks for, beside those of as many replies; both ways in turn."""
+    took: dict[int, list[float]] = {1: [], ROW: []}
+    for number in range(4):
+        for at_once, times in took.items():
+            bench = await node.story(f"st-searches-{number}-{at_once}", partial(_searches, at_once=at_once))
+            begun = time.perf_counter()
+            with contextlib.suppress(ReplyMalformed):  # nothing was changed
+                await _session(bench, 0, _Watch())
+            # The first of each lays the folders.
+            times += [time.perf_counter() - begun] if number else []
+    row, alone = (median(took[at_once]) * ROW / SEARCHES * 1e3 for at_once in (ROW, 1))
+    return Figure(f"{ROW} searches of one reply", row, "ms", f"one in each of {ROW} replies", alone)
 
 
 async def _worked(node: Node, name: str, count: int) -> Spent:
