@@ -210,5 +210,5 @@ def tokens_by_phase(state: CouncilState) -> dict[str, int]:
         "tests": state.tests.tokens if isinstance(state.tests, DeliveredTests | MissingTests) else 0,
         "critique": sum(c.tokens for c in state.critiques.values()),
         "repair": sum(r.tokens for r in state.repairs.values()),
-        "ballots": sum(ballots) + sum(r.tokens for r in state.ignored),
+        "ballots": sum(ballots),
     }

@@ -12,7 +12,7 @@ from fleet.council.evidence import CandidateEvidence
 from fleet.council.roster import Member
 from fleet.council.tests_filter import UntrustedTest
 from fleet.kernel.ids import Digest
-from fleet.kernel.types import BallotRefusal, CouncilKind, OutputKind
+from fleet.kernel.types import CouncilKind, OutputKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +181,14 @@ class CastEstimate:
 
 @dataclass(frozen=True, slots=True)
 class RefusedBallot:
-    """A ballot that counts for nothing; only `invalid` answers the paper (CN-47, CN-48).
+    """A broken ballot that counts for nothing, and answers the paper (CN-47).
 
     In an estimate its attempt is the round in which the voter gave no value (PL-83).
     """
 
     voter: str
     attempt: int
-    code: BallotRefusal
+    code: Literal["invalid"]
     tokens: int = 0
 
 

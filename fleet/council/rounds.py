@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fleet.council.ballot import Attempt, Ballot, BallotPaper, ballot_paper
+from fleet.council.ballot import Attempt, BallotPaper, ballot_paper
 from fleet.council.candidate import Candidate
 from fleet.council.delphi import OwedEstimate, owed_estimates
 from fleet.council.evidence import Contender, early_exit, on_ballot
@@ -13,7 +13,6 @@ from fleet.council.facts import DeliveredCritique, DeliveredRepair, DeliveredTes
 from fleet.council.roster import Member
 from fleet.council.state import CouncilState
 from fleet.kernel.ids import Digest
-from fleet.kernel.types import BallotRefusal
 
 CouncilPhase = Literal["drafting", "evidence", "repairing", "balloting", "complete"]
 FRESH_TEMPERATURE = "0.8"
@@ -262,25 +261,6 @@ def _papers(state: CouncilState, voter: Member, candidates: tuple[Contender, ...
 
 def _last_round(state: CouncilState) -> int:
     return max((number for _, number in state.repairs), default=0)
-
-
-def admit(state: CouncilState, ballot: Ballot) -> BallotRefusal | None:
-    """Why a ballot that came in does not count, None when it does: record CastBallot then, else RefusedBallot."""
-    voter = next((m for m in state.opened.voters if m.member_id == ballot.voter), None)
-    if voter is None or ballot.council_id != state.opened.council_id:
-        return "ineligible"
-    if (str(ballot.voter), int(ballot.attempt)) in state.ballots:
-        return "duplicate"
-    papers = {p.attempt: p for p in _papers(state, voter, _shown(state))} if _is_balloting(state) else {}
-    paper = papers.get(ballot.attempt)
-    if paper is None or paper.round != ballot.round or _is_answered(state, paper):
-        return "late"
-    fits = set(ballot.votes) == set(paper.candidates) and sorted(ballot.ranking) == sorted(paper.candidates)
-    return None if fits else "invalid"
-
-
-def _is_balloting(state: CouncilState) -> bool:
-    return any(isinstance(duty, OwedBallot) for duty in owed(state))
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,6 @@ class CouncilState:
     """By voter and attempt."""
     refused: Mapping[tuple[str, int], RefusedBallot] = field(default_factory=_empty)
     """Papers that only a broken answer came to, by voter and attempt."""
-    ignored: tuple[RefusedBallot, ...] = ()
-    """Refused for being late, foreign or repeated: recorded, and without effect (CN-110)."""
     estimates: Mapping[tuple[str, int], CastEstimate] = field(default_factory=_empty)
     """By voter and round."""
     interrupted: Interrupted | None = None
@@ -164,10 +162,8 @@ def _first(values: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
 def evolve(state: CouncilState, fact: Fact) -> CouncilState:
     """The state with one more fact. The first fact under a key counts (CN-109); after the end nothing counts.
 
-    After `Interrupted` only the end itself is taken in. Nothing here checks a ballot: record what `admit` admits.
+    After `Interrupted` only the end itself is taken in. Nothing here checks a ballot.
     """
-    if isinstance(fact, RefusedBallot) and fact.code != "invalid":
-        return replace(state, ignored=(*state.ignored, fact))
     if state.closed is not None or (state.interrupted is not None and not isinstance(fact, Closed)):
         return state
     return _take(state, fact)

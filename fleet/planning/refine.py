@@ -1,4 +1,4 @@
-"""Refining a story without touching what its author wrote (SC-40..SC-44)."""
+"""Refining a story without touching what its author wrote (SC-40..SC-43)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A story from a one-line goal, with every unknown kept as a placeholder and asked for (SC-50..SC-52)."""
+"""A story from a one-line goal, with every unknown kept as a placeholder and asked for (SC-50, SC-51)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StorySuggestion(Frozen):
     description: str
     acceptance_criteria: tuple[str, ...]
     questions: tuple[str, ...]
-    source: Literal["template", "model"]
+    source: Literal["template"] = "template"
 
 
 def suggest_story(goal: str, *, language: str, config: CoachConfig) -> StorySuggestion:
@@ -40,7 +40,6 @@ def suggest_story(goal: str, *, language: str, config: CoachConfig) -> StorySugg
         description=text,
         acceptance_criteria=(scenario,),
         questions=_questions(block, title, text, scenario),
-        source="template",
     )
 
 

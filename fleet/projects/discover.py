@@ -1,4 +1,4 @@
-"""Asking a model for a better proposal than that of the rules (PL-54, SC-44)."""
+"""Asking a model for a better proposal than that of the rules (PL-54)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Discoverer:
         self._calls, self._blobs, self._coach = calls, blobs, coach
 
     async def propose(self, project_id: str, discovery: Discovery) -> DiscoveryProposed:
-        """The proposal to record. A model error, or a day without room for the call, is no error here (SC-44).
+        """The proposal to record. A model error, or a day without room for the call, is no error here.
 
         Raises what the stores raise.
         """

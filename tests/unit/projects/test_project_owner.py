@@ -369,7 +369,7 @@ GOOD = {"requirements": ["A cart"], "questions": ["In which currency?"], "storie
 BAD = GOOD | {"stories": [STORIES[0] | {"depends_on": [4]}]}
 
 
-@pytest.mark.rule("PL-54", "SC-44")
+@pytest.mark.rule("PL-54")
 @pytest.mark.parametrize(
     ("answers", "source", "note", "tokens"),
     [

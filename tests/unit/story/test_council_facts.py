@@ -182,21 +182,18 @@ def test_rules_that_were_recorded_at_the_opening_hold_and_older_logs_have_the_de
 
 
 @pytest.mark.rule("CN-110", "CN-111")
-def test_refusals_are_kept_apart_by_why():
-    def refused(code: str) -> BallotRefused:
-        return BallotRefused(
-            council_id=TASK_COUNCIL,
-            round=0,
-            voter=EntityId(MEMBERS[0]),
-            attempt=1,
-            code=code,  # pyright: ignore[reportArgumentType]
-            ballot_digest=digest("ballot"),
-        )
-
-    state = council_state(opened(), [refused("late"), refused("invalid")])
+def test_broken_ballot_answers_its_paper():
+    refused = BallotRefused(
+        council_id=TASK_COUNCIL,
+        round=0,
+        voter=EntityId(MEMBERS[0]),
+        attempt=1,
+        code="invalid",
+        ballot_digest=digest("ballot"),
+    )
+    state = council_state(opened(), [refused])
     assert [r.code for r in state.refused.values()] == ["invalid"]
-    assert [r.code for r in state.ignored] == ["late"]
-    assert duty_of(refused("invalid")) == duty_of(ballot(1, "12")) != duty_of(refused("late"))
+    assert duty_of(refused) == duty_of(ballot(1, "12"))
 
 
 def test_recorded_story_has_chosen_what_its_council_decided_for():
