@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -36,6 +37,8 @@ class ConfigFiles:
     """Directory with a file of every name."""
     overlay: Path | None = None
     """Directory of the site (`FLEET_CONFIG`), or None."""
+    kept: Mapping[str, bytes] = field(default_factory=dict[str, bytes], hash=False)
+    """Contents that stand for active files, by name: those that a story began with (GL-23)."""
 
     def path(self, name: str) -> Path:
         """The active file of this name, e.g. `rigor.yaml` or `prompts/critique.md`.
@@ -54,6 +57,8 @@ class ConfigFiles:
 
     def read(self, name: str) -> bytes:
         """The bytes of the active file. Raises ConfigError when it cannot be read."""
+        if name in self.kept:
+            return self.kept[name]
         path = self.path(name)
         try:
             return path.read_bytes()
@@ -93,7 +98,7 @@ class ConfigFiles:
         return sorted({*shipped, *own})
 
     def digests(self) -> dict[str, Digest]:
-        """Digest of the bytes of every active file by name, as `ConfigActivated` records it (GL-23)."""
+        """Digest of the bytes of every active file by name, as a new story records them (GL-23)."""
         return {name: digest_of(self.read(name)) for name in self.names()}
 
     def _directories(self) -> tuple[Path, ...]:

@@ -32,12 +32,12 @@ class RowRules:
     """Several roles see what each of them sees; a role that is not in force sees nothing.
 
     Args:
-        fsm: the lifecycles, whose states have phases.
+        fsm: the lifecycles of a story, whose states have phases.
         roles: in force, by name.
         epics: that a principal is assigned to; None for all of its projects.
     """
 
-    fsm: Callable[[], FsmConfig]
+    fsm: Callable[[StoryState], FsmConfig]
     roles: Mapping[str, Role] = field(default_factory=dict[str, Role])
     epics: Callable[[Principal], frozenset[str] | None] = _all_epics
 
@@ -108,7 +108,7 @@ class RowRules:
 
     def _is_operated(self, state: StoryState) -> bool:
         """Whether it is being operated, whoever has a task in it."""
-        lifecycle = self.fsm().lifecycles.get(state.lifecycle)
+        lifecycle = self.fsm(state).lifecycles.get(state.lifecycle)
         return lifecycle is not None and lifecycle.is_operated(state.state)
 
     def _has_epic(self, who: Principal, epic_id: str) -> bool:
@@ -158,6 +158,6 @@ class RowRules:
         return bool(family & {role.name, *role.lineage})
 
     def _phase(self, state: StoryState) -> str | None:
-        lifecycle = self.fsm().lifecycles.get(state.lifecycle)
+        lifecycle = self.fsm(state).lifecycles.get(state.lifecycle)
         spec = lifecycle.states.get(state.state) if lifecycle is not None else None
         return spec.phase if spec is not None else None

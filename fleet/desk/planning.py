@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from fleet.kernel.errors import (
 from fleet.kernel.ids import CommandId, Principal, StoryId, StreamId
 from fleet.kernel.types import Phase
 from fleet.log.port import Answer, Command, EventLog, Feed, Inbox
+from fleet.owner.definitions import KeptDefinitions
 from fleet.redaction.redact_json import redact_json
 from fleet.story.approvals import pending_approvals
 from fleet.story.commands.command import StoryCommand
@@ -154,10 +156,25 @@ def _place(repo: RepoSource) -> tuple[str, str]:
 
 
 class PlanningDesk:
-    """Commands go to the owner of the story; reads come from the log and need no actor (AP-98)."""
+    """Commands go to the owner of the story; reads come from the log and need no actor (AP-98).
 
-    def __init__(self, *, log: EventLog, inbox: Inbox, feed: Feed, clock: Clock, fsm: FsmConfig) -> None:
+    Args:
+        fsm: the lifecycles in force.
+        definitions: those that each story keeps; None shows every story with those in force.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        inbox: Inbox,
+        feed: Feed,
+        clock: Clock,
+        fsm: FsmConfig,
+        definitions: KeptDefinitions[FsmConfig] | None = None,
+    ) -> None:
         self._log, self._inbox, self._feed, self._clock, self._fsm = log, inbox, feed, clock, fsm
+        self._definitions = definitions
         # Reading a story again costs the events since; what is forgotten costs all of them.
         self._states = LRUCache[StoryId, _Known](_REMEMBERED)
         self._projects: dict[StoryId, str] = {}
@@ -275,7 +292,14 @@ class PlanningDesk:
             self._states.pop(story_id, None)
         else:
             self._states[story_id] = _Known(state, events[-1].hash)
+            await self._learn(state)
         return state
+
+    async def _learn(self, state: StoryState) -> None:
+        if self._definitions is not None:
+            # Without the blob store people read the story all the same, in the light of the files in force.
+            with contextlib.suppress(FleetError):
+                await self._definitions.learn(state.config)
 
     async def stories(self) -> list[StoryLine]:
         """Every story that can be read, by id."""
@@ -331,10 +355,9 @@ class PlanningDesk:
         """The present, in milliseconds since 1970 UTC."""
         return self._clock.now_ms()
 
-    @property
-    def fsm(self) -> FsmConfig:
-        """The lifecycles in force."""
-        return self._fsm
+    def fsm_of(self, state: StoryState) -> FsmConfig:
+        """The lifecycles that the story is worked on under (GL-23)."""
+        return self._fsm if self._definitions is None else self._definitions.of(state.config)
 
     async def stories_exist(self) -> bool:
         """Whether the log holds any stream; StoreUnavailable when it does not answer."""
@@ -369,12 +392,12 @@ class PlanningDesk:
         )
 
     def _phase(self, state: StoryState) -> Phase:
-        lifecycle = self._fsm.lifecycles.get(state.lifecycle)
+        lifecycle = self.fsm_of(state).lifecycles.get(state.lifecycle)
         return lifecycle.phase(state.state) if lifecycle is not None and state.state in lifecycle.states else "DOCS"
 
     def waiting_for(self, state: StoryState) -> str | None:
         """What a person has to do next, None when nothing waits for a person."""
-        return waiting_for(state, self._fsm, now_ms=self._clock.now_ms())
+        return waiting_for(state, self.fsm_of(state), now_ms=self._clock.now_ms())
 
     async def events(self, story_id: StoryId, *, after: int = 0, limit: int | None = None) -> list[StoredEvent]:
         """Events after a version; StoryNotFound when the story does not exist."""

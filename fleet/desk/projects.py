@@ -151,7 +151,7 @@ class ProjectDesk:
         except StoryNotFound:
             story = None
         if story is not None and (
-            decision.plan_id in story.plans or takes_outline(story, self.planning.fsm.lifecycles)
+            decision.plan_id in story.plans or takes_outline(story, self.planning.fsm_of(story).lifecycles)
         ):
             return decision
         return decision.model_copy(update={"plan_id": None})

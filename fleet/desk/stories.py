@@ -98,7 +98,7 @@ class StoryDesk:
         state = await self.planning.state(story_id)
         if state.closed or state.disposition != "active":
             return ()
-        now_ms, fsm = self._clock.now_ms(), self.rules.fsm
+        now_ms, fsm = self._clock.now_ms(), self.planning.fsm_of(state)
         offers: list[Offer] = []
         for row in fsm.lifecycles[state.lifecycle].legal(state.state):
             guards = evaluate(state, GuardContext(config=fsm, now_ms=now_ms, transition=row))

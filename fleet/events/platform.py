@@ -1,4 +1,4 @@
-"""Events of the platform's stream (EV-251..EV-254, EV-256)."""
+"""Events of the platform's stream (EV-252..EV-254, EV-256)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,13 @@ from typing import ClassVar, Literal
 
 from fleet.events.payload import Payload
 from fleet.events.values import DelegateName, EventGroup, GateName, Json, Millis, Origin
-from fleet.kernel.ids import Digest, EntityId, Principal
+from fleet.kernel.ids import EntityId, Principal
 from fleet.kernel.types import Rigor, RoleName
 
 
 class _PlatformEvent(Payload):
     group: ClassVar[EventGroup] = "platform"
     origin: ClassVar[Origin] = "admin"
-
-
-# Source: GL-23.
-class ConfigActivated(_PlatformEvent):
-    """This version of a config file is in force for new stories."""
-
-    type = "ConfigActivated"
-    file: str
-    digest: Digest
-    by: Principal
 
 
 class _DelegationEvent(_PlatformEvent):

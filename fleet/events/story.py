@@ -203,10 +203,11 @@ class RigorChanged(_StoryEvent):
 
 # Source: GL-23.
 class ConfigMigrated(_StoryEvent):
-    """The story follows another version of a config file."""
+    """The story follows another version of a config file than it began with, whose content is not to be had."""
 
     type = "ConfigMigrated"
-    origin = "admin"
+    origin = "owner"
+    other_origins = ("admin",)
     file: str
     from_digest: Digest
     to_digest: Digest

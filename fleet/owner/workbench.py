@@ -19,6 +19,7 @@ from fleet.kernel.errors import BudgetExceeded
 from fleet.kernel.ids import EntityId, Principal, derive_id
 from fleet.knowledge.service import CodeKnowledge
 from fleet.models.service.usage_logs import UsageLogs
+from fleet.owner.definitions import KeptDefinitions
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.steps import Seat
 from fleet.planning.planning_config import PlanningConfig
@@ -67,6 +68,8 @@ class Workbench:
     """The environments of this fleet; None has none."""
     environments: Environments | None = None
     """Fetches what the lockfile of a repository asks for; None leaves every story with the fleet's own programs."""
+    definitions: KeptDefinitions[Any] | None = None
+    """Where `rules` are from; None in a fleet whose stories all follow the files in force."""
     knowledge: CodeKnowledge | None = None
     """Chooses the files that a prompt shows of a large repository; None shows the first ones by path."""
     usage: UsageLogs | None = None

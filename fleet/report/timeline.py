@@ -20,6 +20,7 @@ from fleet.events.plan import PlanAdopted, PlanProposed
 from fleet.events.report import OwnershipTaken, ReportGenerated
 from fleet.events.step import StepFinished, StepStarted
 from fleet.events.story import (
+    ConfigMigrated,
     QuestionAnswered,
     QuestionRaised,
     StoryCancelled,
@@ -148,6 +149,8 @@ def _of_owner(payload: Payload) -> str | None:
             return f"Report of version {payload.as_of}"
         case OwnershipTaken():
             return f"Owner took over (epoch {payload.epoch}, {payload.cause})"
+        case ConfigMigrated():
+            return f"The {payload.file} that the story began with is not to be had: it follows the one in force"
         case BudgetExhausted():
             return f"Budget of {payload.limit} used up"
         case SummaryRecorded():

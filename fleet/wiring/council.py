@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,13 @@ from fleet.owner.brief_claims import BriefClaims
 from fleet.owner.budgets import Budgeting
 from fleet.owner.commands.handler import CommandHandler
 from fleet.owner.council_pools import PoolRules
+from fleet.owner.definitions import KEPT_FILES, KeptDefinitions
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.steps import StepPolicy
 from fleet.owner.platform_view import PlatformView
 from fleet.owner.shard import CouncilShard
 from fleet.owner.spending.redis import RedisDaySpending
-from fleet.owner.workbench import Workbench
+from fleet.owner.workbench import Definitions, Workbench
 from fleet.planning.coach_config import CoachConfig
 from fleet.projects.brief_owners import BriefOwners
 from fleet.projects.platform_commands import DelegationRules, agent_roles
@@ -76,9 +78,14 @@ def make_council_parts(
     # One for all stories: they share what is known of the supervisors.
     sandbox = make_sandbox(endpoints, resolver)
     snapshots = RedisSnapshotStore(redis)
-    rules = replace(load_definitions(files), targets=deploy_targets(endpoints))
-    digests = files.digests()
-    policy = StepPolicy(active_policy(files), rules.fsm)
+    targets, policy = deploy_targets(endpoints), active_policy(files)
+
+    def read(kept: Mapping[str, bytes]) -> tuple[Definitions, StepPolicy]:
+        found = replace(load_definitions(replace(files, kept=kept)), targets=targets)
+        return found, StepPolicy(policy, found.fsm)
+
+    definitions = KeptDefinitions({name: files.read(name) for name in KEPT_FILES}, read, blobs)
+    rules, digests = definitions.present[0], {**files.digests(), **definitions.digests}
     registry = load_principals(endpoints.principals_file)
     models = probed_models(files, Path(endpoints.home))
     usage, readers = engine_usage(endpoints), make_pack_readers(endpoints)
@@ -89,6 +96,7 @@ def make_council_parts(
 
     async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
         packs = TracedPacks(RayPacks(resolver), log)
+        await definitions.keep()
         journal = Journal(
             log=log,
             blobs=blobs,
@@ -97,16 +105,21 @@ def make_council_parts(
             agents=TracedAgents(RayAgents(resolver, endpoints.pools), log),
             story_id=story_id,
             epoch=epoch,
-            policy=policy,
+            policy=definitions.present[1],
             snapshots=snapshots,
             budgeting=budgeting,
             platform=platform,
             packs=packs,
         )
         await journal.load()
+        own = rules
+        if journal.exists:
+            await definitions.learn(journal.state.config)
+            own, journal.policy = definitions.of(journal.state.config)
         return Workbench(
             journal=journal,
-            rules=rules,
+            rules=own,
+            definitions=definitions,
             packs=packs,
             forge=RayForge(resolver, endpoints.node),
             blobs=blobs,

@@ -89,7 +89,7 @@ def build_gateway(
 
     given = parts or FrontParts()
     roles = given.config.roles.roles if given.config is not None else {}
-    rows = RowRules(lambda: desk.fsm, roles, lambda who: registry.epics_of(who))
+    rows = RowRules(lambda state: desk.fsm_of(state), roles, lambda who: registry.epics_of(who))
     sight = Sight(registry, desk, rows, given.platform, override_s=settings.incident_override_s)
     mcp = McpFront(desk, registry, tools, sight=sight, stories=given.stories)
 

@@ -208,7 +208,7 @@ async def workflow_stats(request: Request, stories: Stories, who: Caller, projec
 
 
 def _late(state: StoryState, stories: StoryDesk) -> Mapping[str, TimeLimit]:
-    return overdue_tasks(state, stories.rules.fsm.task_workflow, now_ms=stories.now_ms)
+    return overdue_tasks(state, stories.planning.fsm_of(state).task_workflow, now_ms=stories.now_ms)
 
 
 def _sent_back(state: StoryState) -> int:

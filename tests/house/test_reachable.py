@@ -66,8 +66,6 @@ TO_COME = {
 }
 """What later work will use, with the area. A name leaves the table when it is used, or goes with its code."""
 EVENTS_TO_COME = {
-    "ConfigActivated": "rules",
-    "ConfigMigrated": "rules",
     "MergeConflicted": "council",
 }
 """Event types that nothing records yet, with the area that will."""

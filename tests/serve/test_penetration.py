@@ -30,7 +30,7 @@ from serve_apps.routes.gateway import build_gateway
 from tests.support.acting import COUNCIL, Acted, acting_policy, calling, convened, role_agent, toolbox, written
 from tests.support.bench import World
 from tests.support.front import front_parts
-from tests.support.rules import files, fsm, step_policy
+from tests.support.rules import files, step_policy
 from tests.support.story_events import (
     AC_1,
     DECISION,
@@ -70,7 +70,6 @@ def _app(world: World) -> FastAPI:
         sandbox=world.sandbox,
         clock=world.clock,
         policy=step_policy().policy,
-        fsm=fsm(),
         roles_of=REGISTRY.roles_of,
     )
     settings = files().load("serve.yaml", ServeSettings)

@@ -33,7 +33,7 @@ def _registry(projects: frozenset[str] | None = None) -> PrincipalRegistry:
 
 
 def _choice(world: World, **chosen: Any) -> Choice:
-    return Choice(Sight(_registry(), world.desk, RowRules(fsm)), ANA, **chosen)
+    return Choice(Sight(_registry(), world.desk, RowRules(lambda _: fsm())), ANA, **chosen)
 
 
 PROJECT: dict[str, Any] = {"projects": frozenset({"pr-default"})}
@@ -120,7 +120,7 @@ async def test_lost_right_ends_the_stream_without_another_event():
             return frozenset({"po"})
 
     registry = Shrinking(())
-    choice = Choice(Sight(registry, world.desk, RowRules(fsm)), ANA, stories=frozenset({STORY}))
+    choice = Choice(Sight(registry, world.desk, RowRules(lambda _: fsm())), ANA, stories=frozenset({STORY}))
     async with aclosing(many_frames(world.desk, choice, after={}, heartbeat_s=15)) as frames:
         await _frames(frames, 1)
         await story(until="scored").write_to(world.log, after=1)
@@ -149,7 +149,7 @@ async def test_story_that_left_the_rows_of_the_caller_is_left_out_and_its_projec
     await story(until="merged").write_to(world.log)
     roles = load_roles(files().document("roles.yaml")).roles
     entry = PrincipalEntry(principal=ANA, roles=frozenset({"qa"}), token_sha256=hash_token("x"))
-    sight = Sight(PrincipalRegistry((entry,)), world.desk, RowRules(fsm, roles))
+    sight = Sight(PrincipalRegistry((entry,)), world.desk, RowRules(lambda _: fsm(), roles))
     choice = Choice(sight, ANA, **PROJECT)
     reached = await start_of(world.desk, choice, None)
     assert set(reached) == {STORY}, "it is in TEST"
@@ -169,7 +169,9 @@ async def test_stream_leaves_out_what_names_a_hidden_row_and_resumes_behind_it()
     roles = load_roles(files().document("roles.yaml")).roles
     entry = PrincipalEntry(principal=ANA, roles=frozenset({"developer"}), token_sha256=hash_token("x"))
     choice = Choice(
-        Sight(PrincipalRegistry((entry,)), world.desk, RowRules(fsm, roles)), ANA, stories=frozenset({STORY})
+        Sight(PrincipalRegistry((entry,)), world.desk, RowRules(lambda _: fsm(), roles)),
+        ANA,
+        stories=frozenset({STORY}),
     )
     told = {event.version: await choice.shows(event) for event in log.events}
     for event in log.events:

@@ -613,7 +613,6 @@ def desk_of(shop: Shop) -> ToolDesk:
         sandbox=world.sandbox,
         clock=world.clock,
         policy=world.policy.policy,
-        fsm=fsm(),
         roles_of=lambda p: PEOPLE.get(p, frozenset()),
     )
 

@@ -47,7 +47,7 @@ from serve_apps.routes.gateway import build_gateway
 from serve_apps.routes.in_force import ConfigInForce
 from tests.support.bench import definitions
 from tests.support.deployed import target_of
-from tests.support.rules import files, fsm, step_policy
+from tests.support.rules import files, step_policy
 from tests.support.team import ROLES, Team, team
 
 TOKEN = "ada-token-of-this-test"
@@ -163,7 +163,6 @@ def _gateway(team: Team, graph: MemoryGraph, deployments: MemoryDeployments) -> 
         sandbox=team.sandbox,
         clock=clock,
         policy=step_policy().policy,
-        fsm=fsm(),
         roles_of=REGISTRY.roles_of,
     )
     budgets = BudgetDesk(log=team.log, spending=MemoryDaySpending(), limits=Budgets(), clock=clock)

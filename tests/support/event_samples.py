@@ -71,7 +71,6 @@ from fleet.events.platform import (
     AccessDenied,
     AgentRegistered,
     AgentUnregistered,
-    ConfigActivated,
     CouncilPoolRemoved,
     CouncilPoolSet,
     DelegationGranted,
@@ -970,7 +969,6 @@ def _platform() -> list[Payload]:
         "projects": (PROJECT,),
     }
     return [
-        ConfigActivated(file="fsm.yaml", digest=digest("fsm"), by=ADMIN),
         DelegationGranted(**delegation),
         DelegationRevoked(**delegation),
         FleetPaused(scope="project", id=PROJECT, by=ADMIN, reason="maintenance"),

@@ -89,7 +89,6 @@ def front_parts(
             blobs=world.blobs,
             kept=MemoryBundleStore(),
             config=context,
-            fsm=definitions().fsm,
             clock=world.clock,
         ),
         decisions=DecisionDesk(planning=world.desk, graph=held, clock=world.clock),

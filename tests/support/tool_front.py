@@ -40,7 +40,7 @@ from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import PEOPLE, World
 from tests.support.front import front_parts
 from tests.support.graphs import project
-from tests.support.rules import files, fsm, step_policy
+from tests.support.rules import files, step_policy
 from tests.support.story_events import STAGES, STORY, TASK, story
 
 REGISTRY = PrincipalRegistry(
@@ -187,7 +187,6 @@ async def tool_front(
         sandbox=world.sandbox,
         clock=world.clock,
         policy=policy,
-        fsm=fsm(),
         roles_of=REGISTRY.roles_of,
     )
     budgets = BudgetDesk(log=world.log, spending=MemoryDaySpending(), limits=Budgets(), clock=world.clock)

@@ -48,7 +48,7 @@ class GateAsker:
             return False
         while reason := await self._output.ask("Why not? (empty leaves it waiting)"):
             if is_reason(reason):
-                sent = Reject(gate=gate, reason=reason, back=way_back(self._desk.fsm, state, gate))
+                sent = Reject(gate=gate, reason=reason, back=way_back(self._desk.fsm_of(state), state, gate))
                 return await self._send(state, approval, sent)
             self._output.note("[yellow]warning[/] say it in at least ten characters: the team works by it")
         return False

@@ -19,7 +19,6 @@ from fleet.kernel.digest import canonical_json, digest_of
 from fleet.kernel.errors import InvalidInput, NotFound, PolicyDenied, StoreUnavailable
 from fleet.kernel.ids import Digest, StoryId
 from fleet.report.timeline import describe
-from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
 from fleet.trees.port import BlobStore
 
@@ -51,11 +50,10 @@ class Rehydrator:
         blobs: BlobStore,
         kept: BundleStore,
         config: ContextConfig,
-        fsm: FsmConfig,
         clock: Clock,
     ) -> None:
         self._planning, self._blobs, self._kept = planning, blobs, kept
-        self._config, self._fsm, self._clock = config, fsm, clock
+        self._config, self._clock = config, clock
 
     async def build(
         self,
@@ -85,7 +83,7 @@ class Rehydrator:
         # Of a cut there is no summary: it tells of all that its role was told.
         state = state if cut is None else cut.state(state)
         view = StoryView(state=state, summaries=await self._summaries(state) if with_summaries else {})
-        phase = self._fsm.lifecycles[state.lifecycle].phase(state.state)
+        phase = self._planning.fsm_of(state).lifecycles[state.lifecycle].phase(state.state)
         chosen = sorted(set(roles)) or sorted({t.task.role for t in tasks_of(state)})
         packs, denied = dict[str, RolePack](), list[str]()
         for role in chosen:

@@ -31,7 +31,6 @@ from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.sandbox.port import LogPage, Sandbox, SandboxHealth
 from fleet.sandbox.service.runs import RunRecords
 from fleet.story.commands.catalogue import parse_command
-from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import Step
 from fleet.tools.port import SESSION_IDLE_S, ToolOrigin, ToolSession, ToolSessions
 from fleet.trees.port import BlobStore
@@ -60,11 +59,10 @@ class ToolDesk:
         sandbox: Sandbox,
         clock: Clock,
         policy: Policy,
-        fsm: FsmConfig,
         roles_of: Callable[[Principal], frozenset[str]],
     ) -> None:
         self._planning, self._sessions, self._blobs, self._sandbox = planning, sessions, blobs, sandbox
-        self._clock, self._policy, self._fsm, self._roles_of = clock, policy, fsm, roles_of
+        self._clock, self._policy, self._roles_of = clock, policy, roles_of
 
     async def story_of(
         self, entity_id: EntityId, *, principal: Principal | None, story_id: StoryId | None = None
@@ -137,7 +135,7 @@ class ToolDesk:
         require_chosen(principal, held & self._policy.roles.roles.keys(), as_role)
         if task_id is not None and task_id not in state.tasks:
             raise NotFound(f"story {story_id} has no task {task_id}", task_id=task_id)
-        phase = self._fsm.lifecycles[state.lifecycle].phase(state.state)
+        phase = self._planning.fsm_of(state).lifecycles[state.lifecycle].phase(state.state)
         operations = offered(self._policy, as_role, phase=phase, is_read_only=is_read_only)
         session = ToolSession(
             session_id=derive_id("se", story_id, f"{principal}\0{key}\0{state.epoch}"),

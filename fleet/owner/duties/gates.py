@@ -160,10 +160,14 @@ async def record_park(
 
 
 async def take_ownership(bench: Workbench, *, epoch: int, owner: str) -> None:
-    """The stream says who owns it from here on, and why (EV-230). Not for a story that is over or is not there."""
+    """The stream says who owns it from here on, and why (EV-230). Not for a story that is over or is not there.
+
+    A story whose own definitions are not to be had goes on with those in force, which is on record with it (GL-23).
+    """
     if not bench.journal.exists or bench.state.is_over or bench.state.epoch == epoch:
         return
     before = bench.state
     cause = takeover_cause(before.owner, owner)
     payload = OwnershipTaken(epoch=epoch, previous_epoch=before.epoch, owner=owner, cause=cause)
-    await bench.journal.record(f"own/{epoch}", payload)
+    moves = bench.definitions.moves(before.config) if bench.definitions is not None else ()
+    await bench.journal.record(f"own/{epoch}", payload, *moves)

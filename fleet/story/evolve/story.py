@@ -18,6 +18,7 @@ from fleet.events.report import OwnershipTaken, ReportGenerated
 from fleet.events.step import StepFinished, StepOutcomeUnknown, StepResolved, StepStarted
 from fleet.events.story import (
     AcceptanceCriterion,
+    ConfigMigrated,
     CriterionWaived,
     QuestionAnswered,
     QuestionRaised,
@@ -318,6 +319,10 @@ def _answered(s: StoryState, p: QuestionAnswered, _: StoredEvent) -> StoryState:
     return s.with_(questions={**s.questions, p.question_id: replace(known, answer=p.answer)})
 
 
+def _config(s: StoryState, p: ConfigMigrated, _: StoredEvent) -> StoryState:
+    return s.with_(config={**s.config, p.file: p.to_digest})
+
+
 def _summary(s: StoryState, p: SummaryRecorded, event: StoredEvent) -> StoryState:
     summary = Summary(blob=p.summary_digest, covers_to=p.covers_to, version=event.version)
     return s.with_(summaries={**s.summaries, p.as_role or "": summary})
@@ -338,6 +343,7 @@ _HANDLERS: Mapping[type[Payload], Handler] = {
     StoryArchived: _archived,
     StoryClosed: _closed,
     RigorChanged: _rigor,
+    ConfigMigrated: _config,
     ApprovalRequested: _approval_requested,
     ApprovalGranted: _approval_granted,
     ApprovalRejected: _approval_rejected,

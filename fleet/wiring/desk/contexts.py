@@ -12,7 +12,6 @@ from fleet.kernel.clock import SystemClock
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.log import RedisEventLog
 from fleet.log.redis.snapshots import RedisSnapshotStore
-from fleet.story.lifecycle import FsmConfig
 from fleet.wiring.endpoints import Endpoints, load_context
 from fleet.wiring.models.tokenizers import check_tokenizers, make_pack_readers, make_tokenizers
 from fleet.wiring.stores.stores import make_blobs
@@ -53,6 +52,5 @@ def make_rehydrator(endpoints: Endpoints, planning: PlanningDesk) -> Rehydrator:
         blobs=make_blobs(endpoints),
         kept=RedisBundleStore(connect_redis(endpoints.cache_url)),
         config=load_context(endpoints.files),
-        fsm=endpoints.files.load("fsm.yaml", FsmConfig),
         clock=SystemClock(),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from fleet.log.redis.inbox import RedisInbox
 from fleet.log.redis.lease import RedisLeaseStore
 from fleet.log.redis.log import RedisEventLog
 from fleet.log.service import SharedFeed
+from fleet.owner.definitions import KeptDefinitions
 from fleet.owner.platform_view import PlatformView
 from fleet.story.lifecycle import FsmConfig
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
@@ -59,7 +61,6 @@ def make_tool_desk(endpoints: Endpoints) -> ToolDesk:
         sandbox=make_sandbox(endpoints, ActorResolver()),
         clock=SystemClock(),
         policy=active_policy(endpoints.files),
-        fsm=endpoints.files.load("fsm.yaml", FsmConfig),
         roles_of=load_principals(endpoints.principals_file).roles_of,
     )
 
@@ -151,12 +152,19 @@ def make_audit_desk(endpoints: Endpoints) -> AuditDesk:
 
 
 def _desk(endpoints: Endpoints, log: RedisClient, cache: RedisClient, *, feed: Feed | None = None) -> PlanningDesk:
+    files = endpoints.files
+
+    def read(kept: Mapping[str, bytes]) -> FsmConfig:
+        return replace(files, kept=kept).load("fsm.yaml", FsmConfig)
+
+    definitions = KeptDefinitions({"fsm.yaml": files.read("fsm.yaml")}, read, make_blobs(endpoints, log))
     return PlanningDesk(
         log=RedisEventLog(log),
         inbox=RedisInbox(log, cache),
         feed=feed or RedisFeed(log),
         clock=SystemClock(),
-        fsm=endpoints.files.load("fsm.yaml", FsmConfig),
+        fsm=definitions.present,
+        definitions=definitions,
     )
 
 

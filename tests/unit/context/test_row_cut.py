@@ -40,7 +40,7 @@ from tests.support.story_events import (
     task_of,
 )
 
-RULES = RowRules(fsm, load_roles(files().document("roles.yaml")).roles)
+RULES = RowRules(lambda _: fsm(), load_roles(files().document("roles.yaml")).roles)
 CONTEXT = files().load("context.yaml", ContextConfig)
 WHO = Principal("user:kim")
 ROLES = ("developer", "qa", "devops", "data")

@@ -15,7 +15,7 @@ from fleet.story.state import Claim, StoryState, TaskState
 from tests.support.rules import files, fsm
 from tests.support.story_events import DECISION, DOC_TASK, TASK, decision_payload, digest, story, subject, task_of
 
-RULES = RowRules(fsm, load_roles(files().document("roles.yaml")).roles)
+RULES = RowRules(lambda _: fsm(), load_roles(files().document("roles.yaml")).roles)
 DEV, OTHER = Principal("user:dev"), Principal("user:other")
 
 

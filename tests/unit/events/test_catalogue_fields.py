@@ -25,7 +25,7 @@ CATALOGUE = (
     ("EV-103", "StoryTransitioned", "planning", "from event to guards loopback skipped? reason?"),
     ("EV-104", "TransitionRefused", "planning", "state event guards principal"),
     ("EV-105", "RigorChanged", "planning", "from to reason approval_id?"),
-    ("EV-106", "ConfigMigrated", "admin", "file from_digest to_digest by"),
+    ("EV-106", "ConfigMigrated", "owner", "file from_digest to_digest by"),
     ("EV-107", "StoryParked", "owner", "cause code? detail ref?"),
     ("EV-108", "StoryUnparked", "owner", "by note cause"),
     ("EV-109", "StoryCancelled", "planning", "reason"),
@@ -211,7 +211,6 @@ CATALOGUE = (
     ("EV-222", "UsageAdjusted", "budget", "step_id delta source"),
     ("EV-230", "OwnershipTaken", "owner", "epoch previous_epoch owner cause"),
     ("EV-240", "ReportGenerated", "report", "report_id report_digest as_of format stats traceability"),
-    ("EV-251", "ConfigActivated", "admin", "file digest by"),
     (
         "EV-252",
         "DelegationGranted",
