@@ -16,7 +16,7 @@ def split_argument(text: str | None) -> tuple[Path | None, str | None]:
     Raises:
         InvalidInput: one word that is no file, which says nothing to build.
     """
-    if text is None:
+    if text is None or not text.strip():  # as a variable of the shell that is not set
         return None, None
     if "/" in text or text.endswith((".yaml", ".yml")) or _exists(text):
         return Path(text), None

@@ -83,7 +83,7 @@ def test_usage_error_is_exit_code_two(fleet: Command, args: list[str]):
     assert fleet(*args).exit_code == 2
 
 
-@pytest.mark.parametrize("args", [[], ["STORY", "--goal", "do it"]])
+@pytest.mark.parametrize("args", [[], [""], ["  "], ["STORY", "--goal", "do it"]])
 def test_run_needs_either_a_file_or_a_sentence(fleet: Command, story_file: Path, args: list[str]):
     given = [str(story_file) if a == "STORY" else a for a in args]
     failed(fleet("run", *given), 2, says="say in one sentence what you want")
