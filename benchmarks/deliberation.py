@@ -33,10 +33,11 @@ from fleet.log.memory import MemoryEventLog
 from fleet.log.port import EventLog
 from fleet.models.chat import TokenUsage
 from fleet.models.port import AgentAnswer, AgentRequest, Agents
+from fleet.owner.definitions import Definitions
 from fleet.owner.duties.councils import advance_council
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.steps import StepPolicy
-from fleet.owner.workbench import Definitions, Workbench
+from fleet.owner.workbench import Workbench
 from fleet.report.service.reports import ReportService
 from fleet.story.intents import AdvanceCouncil
 from fleet.trees.memory import MemoryBlobStore

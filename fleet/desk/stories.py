@@ -31,7 +31,7 @@ from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ArtifactNotFound, ContextTooLarge, InvalidInput, NotFound, PolicyDenied
 from fleet.kernel.ids import Digest, EntityId, StoryId
 from fleet.kernel.types import ReportFormat
-from fleet.owner.workbench import Definitions
+from fleet.owner.definitions import Definitions
 from fleet.redaction.redact_json import redact_json
 from fleet.report.councils import CouncilSummary, council_summaries
 from fleet.report.model import TechnicalReport, TimelineRow

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from fleet.context.scope import ContextConfig
+from fleet.council.config import CouncilConfig
 from fleet.events.story import ConfigMigrated
 from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import ArtifactNotFound, ConfigError
 from fleet.kernel.ids import SYSTEM, Digest
+from fleet.planning.planning_config import PlanningConfig
+from fleet.policy.deploy import DeployTarget
+from fleet.story.lifecycle import FsmConfig
 from fleet.trees.port import BlobStore
+from fleet.workspace.levels import RigorConfig
 
 T = TypeVar("T")
 
@@ -17,6 +24,20 @@ KEPT_FILES = ("fsm.yaml", "planning.yaml", "rigor.yaml")
 """What a story keeps. Roles, policy, models and budgets are those in force: they say who may do what, and its price."""
 _REMEMBERED = 64
 """Versions of the files that are read once; a fleet has a few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """The configured rules that a story is worked on under (GL-23)."""
+
+    fsm: FsmConfig
+    rigor: RigorConfig
+    council: CouncilConfig
+    planning: PlanningConfig
+    context: ContextConfig
+    assignable_roles: tuple[str, ...]
+    targets: tuple[DeployTarget, ...] = ()
+    """Where stories are deployed; none where this fleet deploys nothing (LC-46)."""
 
 
 class KeptDefinitions(Generic[T]):
@@ -41,7 +62,7 @@ class KeptDefinitions(Generic[T]):
             self._is_kept = True
 
     async def learn(self, config: Mapping[str, Digest]) -> None:
-        """`of` knows the files of a story with these digests from here on, as far as they are to be had.
+        """From here on `of` knows the files of these digests, where they are to be had.
 
         Raises:
             StoreUnavailable: the blob store does not answer.

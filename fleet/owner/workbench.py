@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fleet.context.port import Packs
-from fleet.context.scope import ContextConfig
-from fleet.council.config import CouncilConfig
 from fleet.deploy.port import Deployments
 from fleet.events.story import AcceptanceCriterion
 from fleet.forge.port import Forge
@@ -19,34 +17,16 @@ from fleet.kernel.errors import BudgetExceeded
 from fleet.kernel.ids import EntityId, Principal, derive_id
 from fleet.knowledge.service import CodeKnowledge
 from fleet.models.service.usage_logs import UsageLogs
-from fleet.owner.definitions import KeptDefinitions
+from fleet.owner.definitions import Definitions, KeptDefinitions
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.steps import Seat
-from fleet.planning.planning_config import PlanningConfig
-from fleet.policy.deploy import DeployTarget
 from fleet.report.service.reports import ReportService
-from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
 from fleet.tools.port import ToolHost
 from fleet.trees.port import BlobStore
-from fleet.workspace.levels import RigorConfig
 from fleet.workspace.service.repository_environment import Environments
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Definitions:
-    """The configured rules that a story is worked on under (GL-23)."""
-
-    fsm: FsmConfig
-    rigor: RigorConfig
-    council: CouncilConfig
-    planning: PlanningConfig
-    context: ContextConfig
-    assignable_roles: tuple[str, ...]
-    targets: tuple[DeployTarget, ...] = ()
-    """Where stories are deployed; none where this fleet deploys nothing (LC-46)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,13 +21,11 @@ from fleet.owner.brief_claims import BriefClaims
 from fleet.owner.budgets import Budgeting
 from fleet.owner.commands.handler import CommandHandler
 from fleet.owner.council_pools import PoolRules
-from fleet.owner.definitions import KEPT_FILES, KeptDefinitions
 from fleet.owner.journal.journal import Journal
-from fleet.owner.journal.steps import StepPolicy
 from fleet.owner.platform_view import PlatformView
 from fleet.owner.shard import CouncilShard
 from fleet.owner.spending.redis import RedisDaySpending
-from fleet.owner.workbench import Definitions, Workbench
+from fleet.owner.workbench import Workbench
 from fleet.planning.coach_config import CoachConfig
 from fleet.projects.brief_owners import BriefOwners
 from fleet.projects.platform_commands import DelegationRules, agent_roles
@@ -42,11 +39,11 @@ from fleet.report.service.reports import ReportService
 from fleet.wiring.change_requests import change_target
 from fleet.wiring.deployments import deploy_targets
 from fleet.wiring.desk.projects import make_project_owner
-from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
+from fleet.wiring.endpoints import Endpoints, kept_definitions, load_principals
 from fleet.wiring.models.engines import engine_usage, is_there
 from fleet.wiring.models.probes import probed_models
 from fleet.wiring.models.tokenizers import make_pack_readers
-from fleet.wiring.sandbox.plugins import active_policy, active_roles
+from fleet.wiring.sandbox.plugins import active_roles
 from fleet.wiring.sandbox.spread import make_sandbox
 from fleet.wiring.stores.knowledge import make_knowledge
 from fleet.wiring.stores.stores import make_blobs, make_witness
@@ -78,13 +75,7 @@ def make_council_parts(
     # One for all stories: they share what is known of the supervisors.
     sandbox = make_sandbox(endpoints, resolver)
     snapshots = RedisSnapshotStore(redis)
-    targets, policy = deploy_targets(endpoints), active_policy(files)
-
-    def read(kept: Mapping[str, bytes]) -> tuple[Definitions, StepPolicy]:
-        found = replace(load_definitions(replace(files, kept=kept)), targets=targets)
-        return found, StepPolicy(policy, found.fsm)
-
-    definitions = KeptDefinitions({name: files.read(name) for name in KEPT_FILES}, read, blobs)
+    definitions = kept_definitions(files, blobs, targets=deploy_targets(endpoints))
     rules, digests = definitions.present[0], {**files.digests(), **definitions.digests}
     registry = load_principals(endpoints.principals_file)
     models = probed_models(files, Path(endpoints.home))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,11 @@ from fleet.policy.runs.toolchains import Language
 
 if TYPE_CHECKING:
     from fleet.context.scope import ContextConfig
-    from fleet.owner.workbench import Definitions
+    from fleet.owner.definitions import Definitions, KeptDefinitions
+    from fleet.owner.journal.steps import StepPolicy
+    from fleet.policy.deploy import DeployTarget
     from fleet.policy.roles import RolesConfig
+    from fleet.trees.port import BlobStore
 
 _CODERS = frozenset({"developer", "devops", "data"})
 """Roles whose work is a change of files; tasks go to these."""
@@ -131,7 +134,7 @@ def load_definitions(files: ConfigFiles) -> Definitions:
     """The rules that stories are worked on under; ConfigError names file, path and reason."""
     # Imported here: every actor and command knows `Endpoints`, and few of them need the machinery of owners.
     from fleet.council.config import CouncilConfig
-    from fleet.owner.workbench import Definitions
+    from fleet.owner.definitions import Definitions
     from fleet.planning.planning_config import PlanningConfig
     from fleet.story.lifecycle import FsmConfig
     from fleet.wiring.sandbox.plugins import active_roles
@@ -149,6 +152,23 @@ def load_definitions(files: ConfigFiles) -> Definitions:
         context=_with_views(files, roles),
         assignable_roles=tuple(r for r in roles.assignable if r in _CODERS),
     )
+
+
+def kept_definitions(
+    files: ConfigFiles, blobs: BlobStore, *, targets: tuple[DeployTarget, ...]
+) -> KeptDefinitions[tuple[Definitions, StepPolicy]]:
+    """The rules of each story, and the policy in force over its lifecycle (GL-23)."""
+    from fleet.owner.definitions import KEPT_FILES, KeptDefinitions
+    from fleet.owner.journal.steps import StepPolicy
+    from fleet.wiring.sandbox.plugins import active_policy
+
+    policy = active_policy(files)
+
+    def read(kept: Mapping[str, bytes]) -> tuple[Definitions, StepPolicy]:
+        found = replace(load_definitions(replace(files, kept=kept)), targets=targets)
+        return found, StepPolicy(policy, found.fsm)
+
+    return KeptDefinitions({name: files.read(name) for name in KEPT_FILES}, read, blobs)
 
 
 def load_context(files: ConfigFiles) -> ContextConfig:

@@ -54,7 +54,6 @@ WIDE = {
     "fleet/owner/duties/delivery.py": 24,
     "fleet/owner/journal/journal.py": 27,
     "fleet/owner/story_owner.py": 22,
-    "fleet/owner/workbench.py": 23,
     "fleet/sandbox/backends/bubblewrap/backend.py": 32,
     "fleet/sandbox/backends/containers/backend.py": 26,
     "fleet/sandbox/backends/kubernetes/backend.py": 25,

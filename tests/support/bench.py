@@ -30,10 +30,11 @@ from fleet.owner.brief_claims import BriefClaims
 from fleet.owner.budgets import Budgeting
 from fleet.owner.commands.handler import CommandHandler
 from fleet.owner.council_pools import PoolRules
+from fleet.owner.definitions import Definitions
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.steps import StepPolicy
 from fleet.owner.platform_view import PlatformView
-from fleet.owner.workbench import Definitions, Workbench
+from fleet.owner.workbench import Workbench
 from fleet.planning.coach_config import CoachConfig
 from fleet.planning.planning_config import CeremonyTransition
 from fleet.policy.roles import load_roles

@@ -26,10 +26,11 @@ from fleet.kernel.errors import FleetError, StoreUnavailable
 from fleet.kernel.ids import StoryId, StreamId
 from fleet.owner.brief_claims import BriefClaims
 from fleet.owner.budgets import Budgeting
+from fleet.owner.definitions import Definitions
 from fleet.owner.journal.journal import Journal
 from fleet.owner.platform_view import PlatformView
 from fleet.owner.shard import CouncilShard
-from fleet.owner.workbench import Definitions, Workbench
+from fleet.owner.workbench import Workbench
 from fleet.projects.platform_commands import AnyPlatformCommand, DelegationRules, PauseFleet, ResumeFleet
 from fleet.projects.platform_owner import PlatformOwner
 from fleet.report.service.reports import ReportService
