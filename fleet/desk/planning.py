@@ -271,6 +271,7 @@ class PlanningDesk:
             raise StoryNotFound(
                 f"there is no story {story_id}; `fleet story list` shows those that exist", story_id=story_id
             )
+        await self._learn(state)
         return state
 
     async def _at(self, story_id: StoryId, version: int) -> StoryState | None:
@@ -292,10 +293,10 @@ class PlanningDesk:
             self._states.pop(story_id, None)
         else:
             self._states[story_id] = _Known(state, events[-1].hash)
-            await self._learn(state)
         return state
 
     async def _learn(self, state: StoryState) -> None:
+        """`fsm_of` knows the lifecycles of the story from here on, as far as they are to be had."""
         if self._definitions is not None:
             # Without the blob store people read the story all the same, in the light of the files in force.
             with contextlib.suppress(FleetError):
@@ -319,6 +320,7 @@ class PlanningDesk:
                 damaged.append(DamagedStory.of(story_id, error))
                 continue
             if state is not None:
+                await self._learn(state)
                 states.append(state)
         self.damaged = tuple(damaged)
         return Survey(tuple(states), self.damaged)

@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 KEPT_FILES = ("fsm.yaml", "planning.yaml", "rigor.yaml")
 """What a story keeps. Roles, policy, models and budgets are those in force: they say who may do what, and its price."""
-_REMEMBERED = 64
-"""Versions of the files that are read once; a fleet has a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,7 @@ class KeptDefinitions(Generic[T]):
     def __init__(self, files: Mapping[str, bytes], read: Callable[[Mapping[str, bytes]], T], blobs: BlobStore) -> None:
         self.present, self._files, self._read, self._blobs = read(files), files, read, blobs
         self.digests = {name: digest_of(data) for name, data in files.items()}
+        # By their digests; None for those that are not to be had. Files are edited now and then: it stays small.
         self._known: dict[tuple[Digest | None, ...], T | None] = {}
         self._is_kept = False
 
@@ -70,8 +69,6 @@ class KeptDefinitions(Generic[T]):
         wanted = self._wanted(config)
         if wanted in self._known or self._are_present(config):
             return
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
         self._known[wanted] = await self._stored(config)
 
     def of(self, config: Mapping[str, Digest]) -> T:

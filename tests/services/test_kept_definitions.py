@@ -20,13 +20,16 @@ from fleet.events.story import ConfigMigrated
 from fleet.kernel.digest import digest_of
 from fleet.kernel.ids import SYSTEM, Principal, StoryId
 from fleet.log.redis.connection import RedisClient, connect_redis
+from fleet.owner.definitions import KEPT_FILES
 from fleet.story.commands.request_approval import RequestApproval
 from fleet.story.commands.text import CreateStory
+from fleet.trees.memory import MemoryBlobStore
 from fleet.wiring import council
 from fleet.wiring.desk.desk import open_desk
-from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.endpoints import Endpoints, kept_definitions
 from fleet.wiring.stores import stores
 from tests.support.bench import STORY_TEXT
+from tests.support.endpoints import endpoints_at
 
 OLD, NEW = StoryId("st-old1"), StoryId("st-new1")
 pytestmark = pytest.mark.rule("GL-23", "EV-106")
@@ -40,24 +43,7 @@ async def endpoints(tmp_path: Path, redis_url: str) -> AsyncIterator[Endpoints]:
     overlay.mkdir()
     redis = connect_redis(redis_url)
     await redis.flushdb()
-    yield Endpoints(
-        home=str(tmp_path),
-        config=str(overlay),
-        redis_url=redis_url,
-        cache_url=redis_url,
-        neo4j_uri="bolt://127.0.0.1:1",
-        neo4j_user="neo4j",
-        neo4j_password="secret",
-        neo4j_database="neo4j",
-        node="local",
-        pools={"developer": 3},
-        council_shards=1,
-        lease_ttl_s=15,
-        sweep_s=1,
-        record_dir=None,
-        code_digest="sha256:" + "0" * 64,
-        environ={},
-    )
+    yield endpoints_at(tmp_path, config=str(overlay), redis_url=redis_url, cache_url=redis_url, sweep_s=1)
     await redis.flushdb()
     await redis.aclose()
 
@@ -150,3 +136,17 @@ async def test_story_whose_definitions_were_never_kept_follows_those_in_force_an
         state = await desk.state(OLD)
         assert state.config["fsm.yaml"] == digest_of(second)
         assert desk.fsm_of(state).gates["approve_scope"].request_ttl_s == 500
+
+
+async def test_definitions_that_this_version_cannot_read_are_replaced_on_record(endpoints: Endpoints) -> None:
+    present = scope_waits(endpoints, 500)
+    blobs = MemoryBlobStore()
+    other = {name: await blobs.put(endpoints.files.read(name)) for name in KEPT_FILES}
+    other["fsm.yaml"] = await blobs.put(present + b"\nof_a_later_version: true\n")
+    kept = kept_definitions(endpoints.files, blobs, targets=())
+    await kept.learn(other)
+    assert kept.of(other) is kept.present
+    move = ConfigMigrated(file="fsm.yaml", from_digest=other["fsm.yaml"], to_digest=kept.digests["fsm.yaml"], by=SYSTEM)
+    assert kept.moves(other) == (move,)
+    # What it moved to is what it keeps: nothing is left to record.
+    assert kept.moves(kept.digests) == ()

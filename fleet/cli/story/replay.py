@@ -27,10 +27,15 @@ def replay_story(output: Output, story_id: str | None, *, at: int | None, every:
     """Versions and digests are printed; exit code 0 whenever the history can be read and planned."""
     if (story_id is None) == (archive is None):
         raise InvalidInput("name either a story or, with --from, the file of an exported one", field="story")
-    events = _exported(archive) if archive is not None else asyncio.run(_recorded(StoryId(story_id or "")))
+    if archive is not None:
+        # An exported story comes without its definitions.
+        fsm = ConfigFiles(packaged_directory(), settings().config).load("fsm.yaml", FsmConfig)
+        events = _exported(archive)
+    else:
+        events, fsm = asyncio.run(_recorded(StoryId(story_id or "")))
     if at is not None and not 1 <= at <= len(events):
         raise InvalidInput(f"there is no version {at}: the story has versions 1 to {len(events)}", field="at")
-    shown = _shown(output, events[:at], every=every)
+    shown = _shown(output, events[:at], fsm, every=every)
     last = shown[-1]
     output.say(f"owes     {', '.join(last.owed) or 'nothing'}")
     output.say(f"state    {last.state_digest}\nplan     {last.plan_digest}")
@@ -38,8 +43,7 @@ def replay_story(output: Output, story_id: str | None, *, at: int | None, every:
     return DONE
 
 
-def _shown(output: Output, events: list[StoredEvent], *, every: bool) -> list[Replayed]:
-    fsm = ConfigFiles(packaged_directory(), settings().config).load("fsm.yaml", FsmConfig)
+def _shown(output: Output, events: list[StoredEvent], fsm: FsmConfig, *, every: bool) -> list[Replayed]:
     told, kept = time.monotonic(), list[Replayed]()
     for entry in replay(events, fsm):
         if every:
@@ -55,10 +59,11 @@ def _shown(output: Output, events: list[StoredEvent], *, every: bool) -> list[Re
     return kept
 
 
-async def _recorded(story_id: StoryId) -> list[StoredEvent]:
+async def _recorded(story_id: StoryId) -> tuple[list[StoredEvent], FsmConfig]:
+    """The events of the story, and the lifecycles that it is worked on under (GL-23)."""
     fleet_settings = settings()
     async with open_desk(endpoints_of(fleet_settings, needed_addresses(fleet_settings))) as desk:
-        return await desk.events(story_id)
+        return await desk.events(story_id), desk.fsm_of(await desk.state(story_id))
 
 
 def _exported(path: Path) -> list[StoredEvent]:

@@ -33,28 +33,12 @@ from fleet.wiring.sandbox.services import (
 )
 from fleet.wiring.stores.knowledge import make_knowledge
 from fleet.wiring.stores.stores import make_blobs
+from tests.support.endpoints import endpoints_at
 
 
 @pytest.fixture
 def endpoints(tmp_path: Path) -> Endpoints:
-    return Endpoints(
-        home=str(tmp_path),
-        config=None,
-        redis_url="redis://:secret@127.0.0.1:1/0",
-        cache_url="redis://:secret@127.0.0.1:1/0",
-        neo4j_uri="bolt://127.0.0.1:1",
-        neo4j_user="neo4j",
-        neo4j_password="secret",
-        neo4j_database="neo4j",
-        node="local",
-        pools={"developer": 3},
-        council_shards=1,
-        lease_ttl_s=15,
-        sweep_s=5,
-        record_dir=str(tmp_path / "recording"),
-        code_digest="sha256:" + "0" * 64,
-        environ={},
-    )
+    return endpoints_at(tmp_path, record_dir=str(tmp_path / "recording"))
 
 
 def test_every_service_is_built_without_a_connection(endpoints: Endpoints) -> None:
