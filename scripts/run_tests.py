@@ -1,4 +1,4 @@
-"""The default tests and the slow checks, four processes at once (`make test`), for most of them wait a lot.
+"""The default tests and the slow checks, five processes at once (`make test`), for most of them wait a lot.
 
 A lane is a few folders of tests, or a check such as the types. Whoever is free takes the next one; the longest come
 first, so that both cores have work to the end. What a lane says is printed when it has ended, and stays in
@@ -32,10 +32,15 @@ PROGRAMS = tuple(f"tests/unit/{folder}" for folder in ("cli", "cluster", "models
 """Unit tests that start processes and servers: a third of the time of all unit tests."""
 SESSIONS = tuple(f"tests/unit/{folder}" for folder in ("actors", "engineering", "owner", "story", "wiring"))
 """Unit tests that work through whole sessions and stories: half of the time of those that start nothing."""
+STORIES = tuple(
+    f"tests/services/test_{name}.py" for name in ("team_story", "session_story", "library_demo", "deployed_story")
+)
+"""Whole stories: half of the time of all services."""
 LANES = {
     "ray": ("tests/ray",),
     "stores": ("tests/contract",),
-    "services": ("tests/services",),
+    "services": ("tests/services", *(f"--ignore={file}" for file in STORIES)),
+    "stories": STORIES,
     "computing": ("tests/unit", *(f"--ignore={folder}" for folder in (*PROGRAMS, *SESSIONS))),
     "sessions": SESSIONS,
     "programs": PROGRAMS,
@@ -52,7 +57,7 @@ AT_ONCE_TRACED = 4
 FAST = ("computing", "sessions", "programs", "house")
 WIDES = (WIDE, WIDE_FLEETS, WIDE_SIMULATION) = ("wide", "wide-fleets", "wide-simulation")
 REAL = "real"
-MEASURED = frozenset({"ray", "stores", "services", "computing", "sessions", "programs", "front", "doors"})
+MEASURED = frozenset({"ray", "stores", "services", "stories", "computing", "sessions", "programs", "front", "doors"})
 """Lanes that the bars of coverage need: the others run the product in other processes, or run it over and over."""
 REAL_SUITES = (
     "tests/contract/test_log.py",

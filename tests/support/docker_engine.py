@@ -39,6 +39,7 @@ def docker_engine() -> Generator[None]:
             if before is not None:
                 os.environ["DOCKER_HOST"] = before
             _end(daemon)
+            _unmount_below(folder)
 
 
 def _command(folder: Path) -> list[str]:
@@ -78,3 +79,11 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(daemon.pid, signal.SIGKILL)
         daemon.wait(60)
+
+
+def _unmount_below(folder: Path) -> None:
+    """Take off what the daemon left mounted: it may end before it is done, and a mount point cannot be removed."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    points = [point for line in lines if Path(point := line.split()[4]).is_relative_to(folder)]
+    for point in reversed(points):
+        subprocess.run(["umount", "--lazy", point], check=False, timeout=60)
