@@ -149,14 +149,15 @@ async def test_yes_moves_the_story_and_a_second_word_is_told_the_first():
         assert (card["decided_by"], card["notes"]) == ("user:root", "go on")
 
 
-@pytest.mark.rule("AP-75", "AP-76", "LC-74")
-async def test_no_needs_a_reason_takes_the_story_back_and_the_gate_can_be_asked_for_again():
+@pytest.mark.rule("AP-75", "AP-76", "LC-74", "LC-99")
+@pytest.mark.parametrize("back", [{"back": "reject_test"}, {}], ids=["named", "the only way"])
+async def test_no_needs_a_reason_takes_the_story_back_and_the_gate_can_be_asked_for_again(back: dict[str, str]):
     async with inbox(_in_test()) as at:
         short = await at.post(f"/{ASKED}/reject", {"reason": "no"}, 1, QUINN)
         assert (short.status_code, short.json()["code"]) == (422, "invalid_input")
         wrong = await at.post(f"/{ASKED}/reject", {"reason": "the slug is empty", "back": "docs_ready"}, 2, QUINN)
         assert wrong.json()["allowed"] == ["reject_test"]
-        no = await at.post(f"/{ASKED}/reject", {"reason": "the slug is empty", "back": "reject_test"}, 3, QUINN)
+        no = await at.post(f"/{ASKED}/reject", {"reason": "the slug is empty", **back}, 3, QUINN)
         assert (no.status_code, no.json()["state"]) == (200, "BUILD"), no.text
         told = (await at.client.get(f"/api/planner/stories/{STORY}", headers=ROOT)).json()
         assert [t["title"] for t in told["tasks"]][-1].startswith("Mend the findings")

@@ -217,8 +217,8 @@ async def test_recorded_replies_take_a_story_through_gates_that_a_person_grants(
 @pytest.mark.parametrize(
     ("delegated", "reason", "turned_down"),
     [
-        ((), "Say what a run of characters is, in its docstring.", ("approve_scope", "qa_passed", "docs_ready")),
-        (("qa",), "The name is wrong.\nCall it by what it does, and test that.", ("docs_ready",)),
+        ((), "Say what a run of characters is, in its docstring.", ("approve_scope",)),
+        (("qa",), "The name is wrong.\nCall it by what it does, and test that.", ()),
     ],
 )
 async def test_recorded_work_that_a_person_rejects_comes_back_and_is_delivered(

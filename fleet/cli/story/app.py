@@ -105,7 +105,7 @@ def story_reject(
     gate: Annotated[str, typer.Argument(help="Gate or approval id.")],
     reason: Reason = "",
     back: Annotated[
-        str | None, typer.Option(help="Event that takes the story back at once: reject_design, ...")
+        str | None, typer.Option(help="Event that takes the story back, where several may: rollback, ...")
     ] = None,
 ) -> int:
     """Reject a pending gate of a story, with a reason."""

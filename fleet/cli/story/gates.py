@@ -10,7 +10,6 @@ from fleet.kernel.errors import InvalidInput, InvalidTransition, PolicyDenied, V
 from fleet.kernel.types import is_reason
 from fleet.story.approvals import unanswered_gates
 from fleet.story.commands.gates import Approve, Reject
-from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import Approval, StoryState
 
 APPROVED = "approved at the terminal"
@@ -38,18 +37,17 @@ class GateAsker:
         return False
 
     async def _ask(self, state: StoryState, approval: Approval) -> bool:
-        gate = approval.request.gate
+        gate, approval_id = approval.request.gate, approval.request.approval_id
         for line in card_lines(await self._gates.card(state, approval)):
             self._output.say(f"  {shown(line)}")
         answer = (await self._output.ask(f"Approve {gate}? (y/n, empty leaves it waiting)")).casefold()
         if answer in ("y", "yes"):
-            return await self._send(state, approval, Approve(gate=gate, notes=APPROVED))
+            return await self._send(state, approval, Approve(gate=approval_id, notes=APPROVED))
         if answer not in ("n", "no"):
             return False
         while reason := await self._output.ask("Why not? (empty leaves it waiting)"):
             if is_reason(reason):
-                sent = Reject(gate=gate, reason=reason, back=way_back(self._desk.fsm_of(state), state, gate))
-                return await self._send(state, approval, sent)
+                return await self._send(state, approval, Reject(gate=approval_id, reason=reason))
             self._output.note("[yellow]warning[/] say it in at least ten characters: the team works by it")
         return False
 
@@ -62,16 +60,6 @@ class GateAsker:
             self._output.note(f"[yellow]warning[/] {shown(error.message)}")
             return False
         return True
-
-
-def way_back(fsm: FsmConfig, state: StoryState, gate: str) -> str | None:
-    """The event that takes the story back after a no at this gate.
-
-    None where nothing or several do.
-    """
-    rows = fsm.lifecycles[state.lifecycle].legal(state.state)
-    events = [row.event for row in rows if row.kind == "loopback" and row.event.startswith(("reject_", "request_"))]
-    return events[0] if len(events) == 1 and any(row.gate == gate for row in rows) else None
 
 
 def card_lines(card: GateCard) -> list[str]:

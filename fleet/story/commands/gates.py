@@ -85,7 +85,7 @@ class Reject(RejectRequest, StoryCommand):
     gate: GateName
 
     def decide(self, state: StoryState, facts: Facts) -> Outcome:
-        """The rejection; with `back` the story goes back in the same append.
+        """The rejection; with a way back, named or the only one, the story goes back in the same append (LC-99).
 
         Raises:
             InvalidInput: the event leads forward, beside what `decide_gate` refuses.
@@ -93,12 +93,13 @@ class Reject(RejectRequest, StoryCommand):
         caller, now_ms = facts.caller, facts.now_ms
         self._check_back(state, facts)
         no = decide_gate(state, facts.fsm, self.gate, approve=False, caller=caller, now_ms=now_ms, notes=self.reason)
-        if self.back is None:
+        back = self.back or _way_back(state, facts, find_approval(state, self.gate).request)
+        if back is None:
             return no
-        back = _fire_with_fix(state, facts, self.back, caller, self.reason)
+        moved = _fire_with_fix(state, facts, back, caller, self.reason)
         # What the no turned down is turned down once.
         said = {type(payload) for payload in no}
-        return (*no, *(payload for payload in back if type(payload) not in said))
+        return (*no, *(payload for payload in moved if type(payload) not in said))
 
     def _check_back(self, state: StoryState, facts: Facts) -> None:
         rows = facts.fsm.lifecycles[state.lifecycle].legal(state.state)
@@ -148,6 +149,19 @@ class FireEvent(TransitionRequest, StoryCommand):
     def decide(self, state: StoryState, facts: Facts) -> Outcome:
         """The transition; one back to BUILD adds the task that it is about (LC-91)."""
         return _fire_with_fix(state, facts, self.event, facts.caller.acting(self.actor), self.reason)
+
+
+def _way_back(state: StoryState, facts: Facts, request: ApprovalRequested) -> str | None:
+    """The event with which a no at this gate sets the team to work: the only one that the caller may fire (LC-99).
+
+    None in a phase that designs, where the design is made anew instead (LC-97), and at a gate that opens no transition.
+    """
+    lifecycle = facts.fsm.lifecycles[state.lifecycle]
+    rows = lifecycle.legal(state.state)
+    if lifecycle.phase(state.state) == "DESIGN" or all(row.gate != request.gate for row in rows):
+        return None
+    ways = [row.event for row in rows if row.kind == "loopback" and facts.caller.roles & {*row.by}]
+    return ways[0] if len(ways) == 1 else None
 
 
 def _fire_with_fix(state: StoryState, facts: Facts, event: str, caller: Caller, reason: str) -> tuple[Payload, ...]:

@@ -10,13 +10,16 @@ from fleet.cli.story.gates import APPROVED, GateAsker
 from fleet.desk.gates import GateDesk
 from fleet.events.approval import ApprovalGranted, ApprovalRejected
 from fleet.events.codec import decode
-from fleet.events.story import StoryTransitioned
+from fleet.events.plan import PlanRejected
 from fleet.story.approvals import unanswered_gates
 from fleet.story.state import StoryState
 from tests.support import sim_story
 from tests.support.bench import ScriptedAgents
 from tests.support.terminal import Terminal
 from tests.support.town import ONE, Town, running
+
+
+GATES = ("approve_scope", "approve_design", "task_acceptance", "qa_passed", "docs_ready")
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +55,12 @@ class Asked(Town):
 
 
 @pytest.mark.rule("PL-54", "LC-97")
-async def test_gates_are_shown_and_answered_at_the_terminal_and_a_no_takes_the_story_back():
+async def test_gates_are_shown_and_answered_at_the_terminal_and_a_no_sets_the_team_to_work():
     town = Asked()
     async with running(town.shard()):
         await town.do(ONE, "create_story", {"story": sim_story.story_text(1)})
         await town.do(ONE, "start_story", {"repo": sim_story.REPOSITORY}, key="start")
-        person = Terminal("", "y", "n", "no", "too big a step at once", "y", "yes", "n")
+        person = Terminal("", "y", "n", "no", "too big a step at once", "yes", "n")
         scope = await town.state_at("approve_scope")
         hesitant = town.asker(person)
         assert not await town.decided(hesitant, scope)
@@ -72,12 +75,10 @@ async def test_gates_are_shown_and_answered_at_the_terminal_and_a_no_takes_the_s
         assert person.said[0] == "  gate approve_design waits for po"
         assert "  task: Add slugify to the words module (developer, textkit/words.py)" in person.said
         assert person.asked[-2:] == ["Why not? (empty leaves it waiting)"] * 2, "a reason that is too short"
-        moves = [p for p in map(decode, await town.events(ONE)) if isinstance(p, StoryTransitioned)]
-        assert (moves[-1].from_, moves[-1].event) == ("DESIGN", "reject_design")
+        assert (await town.desk.state(ONE)).state == "DESIGN", "a design is made anew where the story stands"
+        assert any(isinstance(p, PlanRejected) for p in map(decode, await town.events(ONE)))
         (no,) = [p for p in map(decode, await town.events(ONE)) if isinstance(p, ApprovalRejected)]
         assert no.reason == "too big a step at once"
-        # What was agreed to before the way back is asked again.
-        assert await town.decided(asker, await town.state_at("approve_scope"))
         second = await town.state_at("approve_design")
         assert await town.decided(asker, second)
         yes = [p for p in map(decode, await town.events(ONE)) if isinstance(p, ApprovalGranted)]
@@ -90,3 +91,24 @@ async def test_gates_are_shown_and_answered_at_the_terminal_and_a_no_takes_the_s
         assert any(line.startswith("  tests: ") for line in person.said)
         assert await town.decided(town.asker(Terminal("no", "the name says nothing")), change)
         assert (await town.desk.state(ONE)).state == "BUILD", "a task that is turned down takes no story back"
+
+
+@pytest.mark.rule("LC-99", "LC-91")
+@pytest.mark.parametrize("gate", ["qa_passed", "docs_ready"])
+async def test_no_after_the_build_comes_back_as_a_task_and_the_gate_is_asked_again(gate: str):
+    town, why = Asked(), "an empty title gives no slug"
+    async with running(town.shard()):
+        await town.do(ONE, "create_story", {"story": sim_story.story_text(1)})
+        await town.do(ONE, "start_story", {"repo": sim_story.REPOSITORY}, key="start")
+        asker = town.asker(Terminal(*["y"] * 20))
+        for earlier in GATES[: GATES.index(gate)]:
+            assert await town.decided(asker, await town.state_at(earlier)), earlier
+        assert await town.decided(town.asker(Terminal("n", why)), await town.state_at(gate))
+        back = await town.desk.state(ONE)
+        assert (back.state, back.gone_back) == ("BUILD", 1)
+        mend = list(back.tasks.values())[-1]
+        assert (mend.task.title, mend.task.description) == ("Mend the findings of round 1", why)
+        for later in GATES[2 : GATES.index(gate) + 1]:
+            assert await town.decided(asker, await town.state_at(later)), later
+        done = (await town.desk.state(ONE)).tasks[mend.task.task_id]
+        assert done.state == "done"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,9 @@ from fleet.events.approval import (
 )
 from fleet.events.payload import Payload
 from fleet.events.story import StoryCancelled, StoryEdited, StoryParked, StoryTransitioned
-from fleet.events.task import TaskTransitioned
+from fleet.events.task import TaskAdded, TaskTransitioned
 from fleet.kernel.errors import FleetError, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
-from fleet.kernel.ids import Digest, EntityId, Principal
+from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, StreamId
 from fleet.story.approvals import (
     check_delegable,
     check_notes,
@@ -31,8 +32,8 @@ from fleet.story.approvals import (
     supporting_fact,
     valid_grant,
 )
-from fleet.story.commands.command import Caller
-from fleet.story.commands.gates import decide_gate, find_approval, fire
+from fleet.story.commands.command import Caller, Facts
+from fleet.story.commands.gates import Reject, decide_gate, find_approval, fire
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
@@ -217,6 +218,56 @@ def test_rejection_is_recorded_with_its_reason_and_moves_nothing():
     (rejected,) = decide(scope().state, "approve_scope", ANA, approve=False, notes=" the scope is too wide ")
     assert isinstance(rejected, ApprovalRejected)
     assert (rejected.reason, rejected.as_role, rejected.delegated) == ("the scope is too wide", "po", False)
+
+
+@pytest.mark.rule("LC-99")
+@pytest.mark.parametrize(
+    ("roles", "also", "event"),
+    [
+        ({"qa"}, {}, "reject_test"),
+        # With a second way that the caller may take, the caller has to say which.
+        ({"qa"}, {"to": "DESIGN", "by": ["qa"]}, None),
+        ({"qa"}, {"to": "DESIGN", "by": ["architect"]}, "reject_test"),
+    ],
+)
+def test_no_after_the_design_takes_the_one_way_back_that_the_caller_may(
+    roles: set[str], also: dict[str, Any], event: str | None
+):
+    document = json.loads(json.dumps(files().document("fsm.yaml")))
+    if also:
+        more = {"from": "TEST", "event": "redesign", "guards": ["feedback_given"], "kind": "loopback", **also}
+        document["lifecycles"]["agile"]["transitions"].append(more)
+    config = FsmConfig.model_validate(document)
+    log = ask(story(until="merged"), "qa_passed", Subject(kind="tree", id=STORY, digest=MERGED), role="qa")
+    caller = Caller(principal=Principal("user:quinn"), roles=frozenset(roles))
+    said = Reject(gate="qa_passed", reason="the slug is empty").decide(log.state, facts(config, caller))
+    kinds = [payload.type for payload in said if isinstance(payload, Payload)]
+    if event is None:
+        assert kinds == ["ApprovalRejected"]
+        return
+    assert kinds == ["ApprovalRejected", "StoryTransitioned", "TaskAdded"]
+    moved, added = said[1:]
+    assert isinstance(moved, StoryTransitioned)
+    assert isinstance(added, TaskAdded)
+    assert (moved.event, moved.reason, added.task.description) == (event, "the slug is empty", "the slug is empty")
+
+
+def facts(config: FsmConfig, caller: Caller) -> Facts:
+    """What the owner gathers, as far as a decision about a gate looks at it."""
+    unused: Any = None
+    return Facts(
+        caller=caller,
+        stream=StreamId(f"story:{STORY}"),
+        command_id=CommandId("no-1"),
+        now_ms=NOW,
+        fsm=config,
+        budgets=unused,
+        planning=unused,
+        assignable_roles=(),
+        coach=unused,
+        thresholds={},
+        held=frozenset(),
+    )
 
 
 def accepted() -> StoryLog:

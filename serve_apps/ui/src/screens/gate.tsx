@@ -232,7 +232,7 @@ function Decide({ story, approval, card, isRead }: { readonly story: string; rea
         <>
           <label htmlFor="back">On a rejection</label>
           <select id="back" value={back} onChange={(event) => setBack(event.target.value)}>
-            <option value="">stay in this state</option>
+            <option value="">{loops.length === 1 ? "the team works on it" : "stay in this state"}</option>
             {loops.map((one) => (
               <option key={text(one, "event")} value={text(one, "event")}>
                 go back to {text(one, "to")}
