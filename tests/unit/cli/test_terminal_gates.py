@@ -18,7 +18,6 @@ from tests.support.bench import ScriptedAgents
 from tests.support.terminal import Terminal
 from tests.support.town import ONE, Town, running
 
-
 GATES = ("approve_scope", "approve_design", "task_acceptance", "qa_passed", "docs_ready")
 
 
