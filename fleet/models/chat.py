@@ -61,6 +61,8 @@ class Reasoning(Frozen):
     """Id of the engine that it came from; another one is never sent it."""
     form: str
     """How it is sent: the type of the block, or the name of the field."""
+    id: str = Field(default="", exclude_if=_is_empty)
+    """The name that its API gave it, where it gives one."""
     text: str = ""
     opaque: str = ""
     """What the API signs or hides."""

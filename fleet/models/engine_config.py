@@ -115,6 +115,8 @@ class HttpEngine(_Engine):
     api_key: KeyReference | None = None
     """Reference to the key in a secret store, as `secret://NAME`."""
 
+    api: Literal["chat", "responses"] = "chat"
+    """Of the two APIs of OpenAI: `responses` keeps what a model thought over calls of tools, and stores nothing."""
     thinking: Literal["adaptive"] | Annotated[int, Field(ge=1024)] | None = None
     """Of Anthropic's API: `adaptive`, or the most tokens that it thinks before it writes; they count as its reply."""
 
@@ -138,6 +140,8 @@ class HttpEngine(_Engine):
             raise ValueError(f"engine {self.engine_id!r} needs `base_url`, or a `preset` that knows it")
         if self.tokenizer is not None and self.tokenizer.in_weights:
             raise ValueError(f"engine {self.engine_id!r} runs elsewhere and has no `weights` with a tokenizer in them")
+        if self.api == "responses" and self.kind == "anthropic":
+            raise ValueError(f"engine {self.engine_id!r} is of kind 'anthropic', which has one API; leave `api` out")
         if self.api_key and self.api_key_env:
             raise ValueError(f"engine {self.engine_id!r} names its key twice; keep either `api_key` or `api_key_env`")
         if self.preset and (PRESETS[self.preset].wire == "anthropic") != (self.kind == "anthropic"):

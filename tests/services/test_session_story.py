@@ -12,7 +12,7 @@ from fleet.config.files import ConfigFiles, packaged_directory
 from fleet.engineering.tools import OFFERS
 from fleet.models.profiles import ModelsConfig, load_models
 from tests.support.demo_run import git_says as git
-from tests.support.native_wires import AnthropicWire, OpenAIWire
+from tests.support.native_wires import AnthropicWire, OpenAIWire, ResponsesWire
 from tests.support.openai_server import served_in_thread
 from tests.support.team import team
 from tests.support.team_models import demo_repository, demo_story
@@ -157,15 +157,17 @@ async def test_engineers_call_tools_natively_and_results_go_back_under_the_ids_o
 
 
 @pytest.mark.rule("MB-14", "MB-45", "CN-22")
-@pytest.mark.parametrize("wire", ["anthropic", "vllm", "llama.cpp"])
+@pytest.mark.parametrize("wire", ["anthropic", "responses", "vllm", "llama.cpp"])
 async def test_whole_story_goes_over_each_native_wire_with_thoughts_a_cut_reply_and_a_refusal(
     tmp_path: Path, wire: str
 ) -> None:
     repo = demo_repository(tmp_path / "stage")
     more: dict[str, Any] = {"kind": "vllm"}
-    served: AnthropicWire | OpenAIWire
+    served: AnthropicWire | OpenAIWire | ResponsesWire
     if wire == "anthropic":
         served, more = AnthropicWire(), {"kind": "anthropic", "thinking": 1024}
+    elif wire == "responses":
+        served, more = ResponsesWire(), {"kind": "openai", "api": "responses"}
     else:
         served = OpenAIWire("reasoning" if wire == "vllm" else "reasoning_content")
     with served_in_thread() as server:

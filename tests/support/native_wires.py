@@ -1,7 +1,8 @@
-"""Stand-ins for Anthropic, vLLM and llama.cpp under a whole team: native calls, thoughts, cache, refusals.
+"""Stand-ins for Anthropic, OpenAI, vLLM and llama.cpp under a whole team: native calls, thoughts, cache, refusals.
 
 Each of them is as strict as the real server where that is: what the documentation says is refused, is refused.
-Sources: Anthropic "Extended thinking" and "Prompt caching"; vLLM "Reasoning Outputs"; llama.cpp "server/README".
+Sources: Anthropic "Extended thinking" and "Prompt caching"; OpenAI "Reasoning models"; vLLM "Reasoning
+Outputs"; llama.cpp "server/README".
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fleet.engineering.tools import OFFERS
 from fleet.models.chat import ToolUse
 from fleet.models.prompts.tool_text import tool_uses_in
 from tests.support.openai_server import Scripted
+from tests.support.providers import responses_stream
 from tests.support.team_server import ENGINEER, engineers_answer
 
 _CUT = "=== CALL read\n=== ARG path\nREADME.md\n=== END\n=== CALL files\n=== ARG glob\n**/*.py\n=== END\n"
@@ -116,6 +118,74 @@ class OpenAIWire:
 
 
 @dataclass
+class ResponsesWire:
+    """The Responses API of a model that reasons, with nothing stored at the server."""
+
+    problems: list[str] = field(default_factory=list[str])
+    """Requests that were refused, by why."""
+    sent_back: int = 0
+    """Thoughts that came back as they were sent."""
+
+    def __call__(self, request: dict[str, Any]) -> Scripted:
+        items = request["input"]
+        plain = [
+            {"role": item.get("role", "tool"), "content": str(item.get("content") or item.get("output") or "")}
+            for item in items
+        ]
+        if not plain[0]["content"].startswith("Work: engineer"):
+            said: dict[str, Any] = {"type": "message", "texts": [engineers_answer({"messages": plain}).text]}
+            return Scripted(raw=b"".join(responses_stream([said], "stop")))
+        if "temperature" in request:
+            # As models that reason do; it is learned once.
+            error = "Unsupported parameter: 'temperature' is not supported with this model."
+            return Scripted(status=400, error=error)
+        if problem := next(self._problems(request), None):
+            self.problems.append(problem)
+            return Scripted(status=400, error=problem)
+        turn = sum(item.get("type") == "reasoning" for item in items)
+        next_said = said_in([{"role": "assistant"}] * turn, plain[-1]["content"])
+        if next_said is None:
+            return Scripted(raw=b"".join(responses_stream([], "content_filter")))
+        thought = {"type": "reasoning", "id": f"rs_{turn}", "summary": [], "encrypted_content": _sealed(f"rs_{turn}")}
+        calls: list[dict[str, Any]] = [
+            {"type": "function_call", "call_id": use.id, "name": use.name, "arguments": use.arguments}
+            for use in next_said.uses
+        ]
+        if next_said.is_cut:
+            calls[-1]["is_half"] = True
+        finish = "length" if next_said.is_cut else "stop"
+        return Scripted(raw=b"".join(responses_stream([thought, *calls], finish)))
+
+    def _problems(self, request: dict[str, Any]) -> Iterator[str]:
+        if request["store"] is not False or request["include"] != ["reasoning.encrypted_content"]:
+            yield "this account stores nothing"
+        open_ids: list[str] = []
+        items = request["input"]
+        for number, item in enumerate(items):
+            match item.get("type", "message"):
+                case "reasoning":
+                    if item["encrypted_content"] != _sealed(item["id"]):
+                        yield f"The encrypted content for item {item['id']} could not be verified."
+                    if items[number + 1].get("type") != "function_call":
+                        yield f"Item '{item['id']}' of type 'reasoning' was provided without its following item"
+                    self.sent_back += 1
+                case "function_call":
+                    if not isinstance(json.loads(item["arguments"]), dict):
+                        yield "arguments are no object"
+                    if items[number - 1].get("type") not in ("reasoning", "function_call"):
+                        yield f"turn of {item['call_id']} came back without its reasoning"
+                    open_ids.append(item["call_id"])
+                case "function_call_output":
+                    if item["call_id"] not in open_ids:
+                        yield f"No tool call found for function call output with call_id {item['call_id']}."
+                    open_ids.remove(item["call_id"])
+                case _ if open_ids:
+                    yield f"No tool output found for function call {open_ids[0]}."
+                case _:
+                    pass
+
+
+@dataclass
 class AnthropicWire:
     """The Messages API with extended thinking and prompt caching."""
 
@@ -211,6 +281,10 @@ _Block = tuple[dict[str, Any], list[dict[str, Any]]]
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
     texts = [str(block.get("text") or block.get("content") or "") for block in message["content"]]
     return {"role": message["role"], "content": "\n".join(texts)}
+
+
+def _sealed(item: str) -> str:
+    return "gAAAA" + hashlib.sha256(b"sealed" + item.encode()).hexdigest()
 
 
 def _signed(text: str) -> str:

@@ -6,19 +6,29 @@ The pages are named in fleet/models/presets.py (`documented_at`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from fleet.models.presets import PRESETS, Preset
+from fleet.models.presets import PRESETS, Preset, ProviderPreset
 from tests.support.model_server import Scene
+
+Provider = Preset | Literal["responses"]
+"""A provider by its preset; `responses` is OpenAI over its other API."""
 
 Trouble = Literal["rate", "down", "overloaded", "key", "model", "too_long", "filtered", "credit", "late_error"]
 
 _MODEL = "tiny-1b"
 
 
-def stream_of(preset: Preset, *texts: str, finish: str | None = "stop", usage: bool = True) -> list[bytes]:
+def facts_of(provider: Provider) -> ProviderPreset:
+    """What the fleet knows of the provider."""
+    return PRESETS["openai" if provider == "responses" else provider]
+
+
+def stream_of(preset: Provider, *texts: str, finish: str | None = "stop", usage: bool = True) -> list[bytes]:
     """The events of a reply of plain text. Without `finish` the last events are missing."""
+    if preset == "responses":
+        return responses_stream([{"type": "message", "texts": texts}], finish)
     if PRESETS[preset].wire == "anthropic":
         return _messages_stream([_text_block(0, texts)], finish)
     chunks = [_openai({"content": text}) for text in texts]
@@ -28,13 +38,17 @@ def stream_of(preset: Preset, *texts: str, finish: str | None = "stop", usage: b
     return [*chunks, *_openai_end(preset, finish, usage=usage)]
 
 
-def reply(preset: Preset, *texts: str, finish: str = "stop") -> Scene:
+def reply(preset: Provider, *texts: str, finish: str = "stop") -> Scene:
     """A whole reply."""
     return Scene(stream_of(preset, *texts, finish=finish))
 
 
-def tool_call(preset: Preset, name: str, arguments: str) -> Scene:
+def tool_call(preset: Provider, name: str, arguments: str) -> Scene:
     """A reply that says a word and calls one tool, its arguments in two pieces where the provider cuts them."""
+    if preset == "responses":
+        said: dict[str, Any] = {"type": "message", "texts": ("Let me see.",)}
+        call = {"type": "function_call", "call_id": "call_a1", "name": name, "arguments": arguments}
+        return Scene(responses_stream([said, call], "stop"))
     if PRESETS[preset].wire == "anthropic":
         return Scene(_messages_stream([_text_block(0, ("Let me see.",)), _use_block(1, name, arguments)], "tool_use"))
     half = len(arguments) // 2
@@ -54,17 +68,62 @@ def tool_call(preset: Preset, name: str, arguments: str) -> Scene:
     return Scene([_openai({"content": "Let me see."}), *calls, *_openai_end(preset, finish, usage=True)])
 
 
-def structured(preset: Preset, document: Mapping[str, Any]) -> Scene:
+def structured(preset: Provider, document: Mapping[str, Any]) -> Scene:
     """A reply that holds one JSON object as its text."""
     return reply(preset, json.dumps(document))
 
 
-def trouble(preset: Preset, kind: Trouble) -> Scene:
+def trouble(preset: Provider, kind: Trouble) -> Scene:
     """An error in the provider's own shape."""
     if kind == "late_error":
         return _late_error(preset)
     status, document, headers = _ERRORS[preset](kind)
     return Scene([json.dumps(document).encode()], status=status, content_type="application/json", headers=headers)
+
+
+def responses_stream(items: Sequence[Mapping[str, Any]], finish: str | None, *, model: str = _MODEL) -> list[bytes]:
+    """The events of a reply of the Responses API: each item begins, comes in pieces, and comes whole.
+
+    Args:
+        items: in their order; a message has its `texts`. A call with `is_half` is cut off in its arguments.
+        finish: "stop", or the reason why the reply is incomplete; None leaves the last events out.
+    """
+    usage = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18, "input_tokens_details": {"cached_tokens": 5}}
+    head = {"id": "resp_1", "object": "response", "created_at": 0, "model": model, "output": [], "error": None}
+    begun: dict[str, Any] = {**head, "status": "in_progress", "incomplete_details": None, "usage": None}
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
+    for index, item in enumerate(items):
+        events += _item_events(index, dict(item))
+    if finish is not None:
+        reason = {"length": "max_output_tokens"}.get(finish, finish)
+        is_whole = finish == "stop"
+        details = None if is_whole else {"reason": reason}
+        kind = "completed" if is_whole else "incomplete"
+        ended = {**head, "status": kind, "incomplete_details": details, "usage": usage}
+        events.append({"type": f"response.{kind}", "response": ended})
+    return [_named({**event, "sequence_number": number}) for number, event in enumerate(events)]
+
+
+def _item_events(index: int, item: dict[str, Any]) -> list[dict[str, Any]]:
+    at = {"output_index": index, "item_id": f"item_{index}"}
+    texts, is_half = item.pop("texts", ()), item.pop("is_half", False)
+    item = {"id": f"item_{index}", **item}
+    match item["type"]:
+        case "message":
+            empty = {**item, "role": "assistant", "status": "in_progress", "content": []}
+            text = {"type": "output_text", "text": "".join(texts), "annotations": []}
+            whole = {**empty, "status": "completed", "content": [text]}
+            pieces = [{"type": "response.output_text.delta", **at, "content_index": 0, "delta": part} for part in texts]
+        case "function_call":
+            empty, whole = {**item, "arguments": ""}, item
+            half = len(item["arguments"]) // 2
+            parts = [item["arguments"][:half], *([] if is_half else [item["arguments"][half:]])]
+            pieces = [{"type": "response.function_call_arguments.delta", **at, "delta": part} for part in parts]
+        case _:
+            # What is encrypted may be incomplete when the item begins.
+            empty, whole, pieces = {**item, "encrypted_content": "begun"}, item, []
+    ends = [] if is_half else [{"type": "response.output_item.done", "output_index": index, "item": whole}]
+    return [{"type": "response.output_item.added", "output_index": index, "item": empty}, *pieces, *ends]
 
 
 def _openai(delta: Mapping[str, Any], finish: str | None = None) -> bytes:
@@ -137,9 +196,13 @@ def _messages_stream(blocks: Sequence[Sequence[bytes]], finish: str | None) -> l
     ]
 
 
-def _late_error(preset: Preset) -> Scene:
+def _late_error(preset: Provider) -> Scene:
     """Status 200 is sent, and then something breaks."""
     begun = stream_of(preset, "half a ", finish=None)
+    if preset == "responses":
+        failed = {"code": "server_error", "message": "The server had an error while processing your request"}
+        response = {"id": "resp_1", "model": _MODEL, "status": "failed", "error": failed, "usage": None}
+        return Scene([*begun, _named({"type": "response.failed", "response": response})])
     if preset == "anthropic":
         error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
         return Scene([*begun, _named(error)])
@@ -268,8 +331,9 @@ def _of_ollama(kind: str) -> _Answer:
     }[kind]
 
 
-_ERRORS = {
+_ERRORS: Mapping[Provider, Callable[[str], _Answer]] = {
     "openai": _of_openai,
+    "responses": _of_openai,
     "anthropic": _of_anthropic,
     "google": _of_google,
     "groq": _of_groq,

@@ -203,6 +203,10 @@ def _speaking(engine: HttpEngine, *, base_url: str, model: str, key: ApiKey) -> 
         from fleet.models.engines.anthropic import AnthropicChatModel
 
         return AnthropicChatModel(engine, base_url=base_url, model=model, api_key=key)
+    if engine.api == "responses":
+        from fleet.models.engines.responses import ResponsesChatModel
+
+        return ResponsesChatModel(engine, base_url=base_url, model=model, api_key=key)
     from fleet.models.engines.openai import OpenAIChatModel
 
     return OpenAIChatModel(engine, base_url=base_url, model=model, api_key=key)

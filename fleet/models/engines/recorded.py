@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from fleet.kernel.errors import ModelUnavailable
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
-from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, ToolUse
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, Reasoning, ToolUse
 from fleet.models.engine_config import AnyEngine, Strategy
 from fleet.models.port import ChatModel
 
@@ -383,7 +383,12 @@ class RecordingChatModel:
         reply = await self._inner.complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag)
         if reply.finish_reason == "abort":
             return reply
-        kept = reply.model_copy(update={"text": self._redact(reply.text), "tool_uses": self._without(reply.tool_uses)})
+        redacted = {
+            "text": self._redact(reply.text),
+            "tool_uses": self._without(reply.tool_uses),
+            "reasoning": self._thoughts(reply.reasoning),
+        }
+        kept = reply.model_copy(update=redacted)
         return await asyncio.to_thread(self._keep, place, request, kept)
 
     async def stream(
@@ -426,11 +431,19 @@ class RecordingChatModel:
     def _redacted(self, request: ChatRequest) -> ChatRequest:
         messages = tuple(
             message.model_copy(
-                update={"content": self._redact(message.content), "tool_uses": self._without(message.tool_uses)}
+                update={
+                    "content": self._redact(message.content),
+                    "tool_uses": self._without(message.tool_uses),
+                    "reasoning": self._thoughts(message.reasoning),
+                }
             )
             for message in request.messages
         )
         return request.model_copy(update={"messages": messages})
+
+    def _thoughts(self, parts: tuple[Reasoning, ...]) -> tuple[Reasoning, ...]:
+        """What a model thought, or nothing: with a secret in it no part is kept, since an API refuses a part."""
+        return () if any(self._redact(part.text) != part.text for part in parts) else parts
 
     def _without(self, uses: tuple[ToolUse, ...]) -> tuple[ToolUse, ...]:
         """The same uses, without secrets in what the model wrote as their arguments."""

@@ -107,6 +107,7 @@ class PartialThought:
     place: int
     pieces: list[str] = field(default_factory=list[str])
     opaque: list[str] = field(default_factory=list[str])
+    id: str = ""
 
 
 @dataclass
@@ -161,6 +162,7 @@ class Partial:
             Reasoning(
                 engine=engine,
                 form=part.form,
+                id=sound(part.id),
                 text=sound("".join(part.pieces)),
                 opaque=sound("".join(part.opaque)),
                 place=part.place,

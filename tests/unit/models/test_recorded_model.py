@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.kernel.errors import ModelTimeout, ModelUnavailable
-from fleet.models.chat import ChatMessage, ChatRequest, Sampling
+from fleet.models.chat import ChatMessage, ChatReply, ChatRequest, Reasoning, Sampling, TokenUsage
 from fleet.models.engine_config import MockEngine
 from fleet.models.engines.recorded import (
     RecordedChatModel,
@@ -61,6 +61,22 @@ async def test_redaction_runs_before_anything_is_written(tmp_path: Path) -> None
     assert reply.text == "the key is [gone]"
     replayed = await RecordedChatModel(tmp_path).complete(request("use s3cret"), request_id="r", timeout_s=60)
     assert replayed.text == reply.text
+
+
+@pytest.mark.rule("MB-45")
+async def test_recording_keeps_thoughts_for_its_replay_and_drops_them_whole_with_a_secret(tmp_path: Path) -> None:
+    thought = Reasoning(engine="thinker", form="reasoning", id="rs_1", text="Hm.", opaque="sealed")
+    secret = Reasoning(engine="thinker", form="reasoning", id="rs_2", text="It is s3cret.", opaque="sealed too")
+    for name, thoughts, kept in (("a", (thought,), (thought,)), ("b", (thought, secret), ())):
+        inner = ScriptedChatModel.of(
+            ChatReply(
+                text="x", finish_reason="stop", usage=TokenUsage(), engine="thinker", model="m", reasoning=thoughts
+            )
+        )
+        model = RecordingChatModel(inner, tmp_path / name, redact=lambda text: text.replace("s3cret", "[gone]"))
+        await model.complete(request(), request_id="r", timeout_s=60)
+        replayed = await RecordedChatModel(tmp_path / name).complete(request(), request_id="r", timeout_s=60)
+        assert replayed.reasoning == kept
 
 
 async def test_error_of_the_model_is_not_recorded(tmp_path: Path) -> None:
