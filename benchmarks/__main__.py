@@ -30,6 +30,7 @@ from benchmarks import (
     resume,
     routing,
     sandbox,
+    served,
     sse,
     throughput,
     trees,
@@ -56,8 +57,9 @@ BENCHMARKS: dict[str, Measure] = {
     "sse": sse.measure,
     "throughput": throughput.measure,
     "engine": engine.measure,
+    "served": served.measure,
 }
-APART = frozenset({"engine"})
+APART = frozenset({"engine", "served"})
 """Only when named: they need what the environment of the others does not have."""
 
 

@@ -153,12 +153,16 @@ def _by_answer(error: openai.OpenAIError, engine: HttpEngine, where: str, detail
     return error_of(answer_of(error), engine, where, details)
 
 
+def _said(error: openai.OpenAIError) -> str:
+    return shown(str(error)).rstrip(".")
+
+
 def _no_answer(error: openai.OpenAIError, engine: HttpEngine, where: str, details: dict[str, Any]) -> ModelError:
     mend = "start the server or correct its address"
     if engine.base_url_env:
         mend = f"start the server, or set {engine.base_url_env} to its address"
     why = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
-    return ModelUnavailable(f"{where}: {shown(str(error))}{why}; {mend}", **details)
+    return ModelUnavailable(f"{where}: {_said(error)}{why}; {mend}", **details)
 
 
 def _late(error: openai.OpenAIError, engine: HttpEngine, where: str, details: dict[str, Any]) -> ModelError:
@@ -166,11 +170,11 @@ def _late(error: openai.OpenAIError, engine: HttpEngine, where: str, details: di
 
 
 def _again(error: openai.OpenAIError, engine: HttpEngine, where: str, details: dict[str, Any]) -> ModelError:
-    return ModelUnavailable(f"{where}: {shown(str(error))}; try again", **details)
+    return ModelUnavailable(f"{where}: {_said(error)}; try again", **details)
 
 
 def _hopeless(error: openai.OpenAIError, engine: HttpEngine, where: str, details: dict[str, Any]) -> ModelError:
-    message = f"{where}: {shown(str(error))}; the server does not speak the OpenAI wire format, or the key is wrong"
+    message = f"{where}: {_said(error)}; the server does not speak the OpenAI wire format, or the key is wrong"
     return ModelUnavailable(message, permanent=True, **details)
 
 
