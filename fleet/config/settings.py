@@ -251,7 +251,7 @@ SandboxBackendSettings = Annotated[
 
 
 class SessionDiskSettings(Settings):
-    """What work sessions may take on the disk of each node; what no command uses makes room, the oldest first."""
+    """What work sessions and environments may take on the disk of each node. What is not in use makes room."""
 
     bases_bytes: int = Field(default=20 << 30, ge=1 << 20)
     """Bytes of base folders: one for each tree, and where the fleet is root for each story."""
@@ -261,6 +261,11 @@ class SessionDiskSettings(Settings):
     """Folders that are kept between commands."""
     idle_s: int = Field(default=7_200, ge=60)
     """Seconds until a folder that no command used goes."""
+    layers_bytes: int = Field(default=20 << 30, ge=1 << 20)
+    """Bytes of environment layers, the packages of lockfiles; of those not in use the one goes first that was used
+    longest ago."""
+    layers_idle_s: int = Field(default=86_400, ge=60)
+    """Seconds after its last run for which a layer counts as in use, because its story may be waiting."""
 
 
 class RegistrySettings(Settings):

@@ -96,7 +96,7 @@ _ALL = (
     _gauge("fleet_runs_active", "Commands in the sandbox of a node, waiting ones included.", "node"),
     _gauge("fleet_disk_bytes", "What one kind of things takes on the disk of a node.", "node", "kind"),
     _gauge("fleet_disk_held_bytes", "Of it, what is in use or on record, and is never evicted.", "node", "kind"),
-    _gauge("fleet_disk_items", "How many bases, folders, toolchains or blobs these are.", "node", "kind"),
+    _gauge("fleet_disk_items", "How many bases, folders, toolchains, layers or blobs these are.", "node", "kind"),
     _gauge("fleet_disk_limit_bytes", "What they may take.", "node", "kind"),
     _counter("fleet_stuck_total", "Tasks that went round in circles.", "pattern"),
     # Budgets.

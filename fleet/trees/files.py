@@ -120,7 +120,7 @@ class FileBlobStore:
     async def usage(self) -> DiskUse:
         """What the blobs take on the disk. None is ever evicted: what is on record names them."""
         used, count = await asyncio.to_thread(self._census.counted)
-        return DiskUse("blobs", used, used, count, self._limit)
+        return DiskUse("blobs", used, used, count, self._limit, folder=str(self._root))
 
     def path(self, digest: Digest) -> Path:
         """Where the blob lies, if it is stored."""

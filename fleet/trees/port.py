@@ -12,7 +12,17 @@ from fleet.kernel.ids import Digest
 from fleet.kernel.plugin import Options, Plugin, ReadSecrets
 
 FolderKind = Literal["bases", "folders"]
-DiskKind = Literal[FolderKind, "toolchains", "blobs"]
+DiskKind = Literal[FolderKind, "toolchains", "layers", "blobs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """Something that had to make room."""
+
+    name: str
+    size_bytes: int
+    at: str
+    """Moment in UTC, as ISO 8601 writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,10 @@ class DiskUse:
     """None: it has no limit."""
     node: str = ""
     """Name of the supervisor that says so."""
+    folder: str = ""
+    """Where they lie on that node."""
+    evicted: tuple[Evicted, ...] = ()
+    """Environment layers that made room, the newest last; of other kinds none is told by name."""
 
 
 class BlobStore(Protocol):

@@ -53,6 +53,14 @@ class FleetView(Wire):
     """Projects that are paused by themselves, of those that the caller sees."""
 
 
+class EvictedView(Wire):
+    """An environment layer that made room for others."""
+
+    name: str
+    size_bytes: int
+    at: str
+
+
 class DiskUseView(Wire):
     """What one kind of things takes on the disk of one node; bytes as the disk counts them."""
 
@@ -64,6 +72,10 @@ class DiskUseView(Wire):
     count: int
     limit_bytes: int | None
     """Null: no limit."""
+    folder: str
+    """Where it lies on that node."""
+    evicted: tuple[EvictedView, ...]
+    """Layers that made room, the newest last."""
 
 
 class FleetDiskView(Wire):
@@ -90,7 +102,7 @@ async def show_fleet(request: Request, fleet: Fleet, who: Caller) -> FleetView:
 
 @fleet_router.get("/fleet/disk", response_model=FleetDiskView, operation_id="show_disk_api_fleet_disk_get")
 async def show_disk(request: Request, tools: Tools, who: Caller) -> FleetDiskView:
-    """What bases and folders of work sessions, toolchains and blobs take on each node, and what they may take."""
+    """What work sessions, toolchains, environment layers and blobs take on each node, where, and what they may take."""
     require_one_of(request, who, "admin")
     disk = (await tools.health()).disk
     return FleetDiskView(items=tuple(DiskUseView.model_validate(asdict(use)) for use in disk))

@@ -137,10 +137,12 @@ def test_project_that_is_paused_starts_no_step_until_it_is_resumed(world: World)
 def test_disk_of_the_fleet_is_told_kind_by_kind(world: World) -> None:
     assert world.done
     items = {each["kind"]: each for each in world.get("/api/fleet/disk")["items"]}
-    assert items.keys() == {"bases", "folders", "toolchains", "blobs"}
+    assert items.keys() == {"bases", "folders", "toolchains", "layers", "blobs"}
     assert items["blobs"]["used_bytes"] > 0
     assert items["blobs"]["used_bytes"] == items["blobs"]["held_bytes"] <= items["blobs"]["limit_bytes"]
     assert items["toolchains"]["count"] >= 1
+    assert items["layers"]["limit_bytes"] == 20 << 30
+    assert all(each["folder"] for each in items.values())
     assert all(each["held_bytes"] <= each["used_bytes"] for each in items.values())
 
 

@@ -217,7 +217,12 @@ def disk_line(use: Mapping[str, Any]) -> str:
     amount = f"{use['kind']} of {use['node']}: {_size(use['used_bytes'])}"
     limit = f" of {_size(use['limit_bytes'])}" if use["limit_bytes"] is not None else ""
     each = f", {_size(use['used_bytes'] // use['count'])} each" if use["kind"] == "folders" and use["count"] else ""
-    return f"{amount}{limit}, {use['count']} in all{each}, {_size(use['held_bytes'])} in use"
+    line = f"{amount}{limit}, {use['count']} in all{each}, {_size(use['held_bytes'])} in use"
+    if use["kind"] != "layers":
+        return line
+    # Layers go while stories that may come back to them stand still, so people are told which.
+    gone = [f"{row['name']} ({_size(row['size_bytes'])}) at {row['at']}" for row in reversed(use["evicted"][-3:])]
+    return f"{line}, in {use['folder']}" + (f"; removed last: {', '.join(gone)}" if gone else "")
 
 
 def _size(count: int) -> str:

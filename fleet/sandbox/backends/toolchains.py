@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from fleet.policy.runs.toolchains import Language, ToolchainConfig, layer_named
 from fleet.sandbox.backends.identity import is_reachable
 from fleet.sandbox.backends.toolchain import Toolchain, scratch, user_environment
 from fleet.sandbox.folders.bases import size_below
+from fleet.sandbox.folders.layer_book import LayerLimits
 from fleet.sandbox.folders.package_layers import MissingToolchain, PackageLayers
 from fleet.trees.port import DiskUse
 
@@ -75,22 +76,44 @@ class Toolchains:
     Args:
         configured: by name, as config/policy.yaml has them.
         root: folder for what has to be built.
+        layers: what environment layers may take there.
     """
 
-    def __init__(self, configured: Mapping[str, ToolchainConfig], root: Path, *, is_dropped: bool) -> None:
+    def __init__(
+        self,
+        configured: Mapping[str, ToolchainConfig],
+        root: Path,
+        *,
+        is_dropped: bool,
+        layers: LayerLimits | None = None,
+    ) -> None:
         self._configured, self._root, self._is_dropped = configured, root, is_dropped
         self._found: dict[str, Toolchain] = {}
-        self._layers = PackageLayers(root)
+        self._layers = PackageLayers(root, layers)
         self._sizes: dict[str, int] = {}
 
-    def usage(self) -> DiskUse:
+    def usage(self) -> tuple[DiskUse, ...]:
         """What was built here takes on the disk. Each is named after its content, and so is measured once. Blocks."""
         with contextlib.suppress(OSError):
             for place in self._root.iterdir():
-                if place.name not in self._sizes and not place.name.startswith("."):
+                if place.name not in self._sizes and not place.name.startswith((".", "layer-")):
                     self._sizes[place.name] = size_below(place)
         used = sum(self._sizes.values())
-        return DiskUse("toolchains", used, used, len(self._sizes))
+        toolchains = DiskUse("toolchains", used, used, len(self._sizes), folder=str(self._root))
+        return toolchains, self._layers.usage()
+
+    def make_room(self) -> None:
+        """Layers keep to their limit, as far as they are not in use. Blocks."""
+        self._layers.make_room()
+
+    @contextlib.asynccontextmanager
+    async def held(self, name: str) -> AsyncGenerator[None]:
+        """What the name means is not removed while the block lasts; only layers ever are."""
+        layer = layer_named(name)
+        with contextlib.ExitStack() as stack:
+            if layer is not None:
+                await asyncio.to_thread(stack.enter_context, self._layers.used(layer))
+            yield
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from fleet.policy.runs.spec import LiveFolder, RunSpec
 from fleet.sandbox.backends.identity import Identity, is_alive, lease_identity
 from fleet.sandbox.folders.bases import Base, BaseFolders, BaseTree, read_base
 from fleet.sandbox.folders.layer import Layer, Rewrite
+from fleet.sandbox.folders.layer_book import LayerLimits
 from fleet.sandbox.folders.mark import Known, drop_mark, read_mark
 from fleet.sandbox.folders.session_folder import LiveSpace, SessionFolder, StoryUser, is_there, made_folder, taken_over
 from fleet.sandbox.folders.tree_reader import is_skipped
@@ -55,7 +56,7 @@ _MOVED = 200
 
 
 class FolderLimits(NamedTuple):
-    """What the folders of sessions may take on one node."""
+    """What the folders of sessions and the environment layers may take on one node."""
 
     folders: int = 200
     """Kept between commands; of those that no command uses the oldest go first."""
@@ -67,6 +68,7 @@ class FolderLimits(NamedTuple):
     """Folders of sessions, on the disk, without the bases below them."""
     idle_s: float = 7_200
     """Until a folder that no command uses goes, and with the last one of its story the story's user."""
+    layers: LayerLimits = LayerLimits()
 
 
 class LiveFolders:
@@ -170,18 +172,19 @@ class LiveFolders:
 
     async def usage(self) -> tuple[DiskUse, ...]:
         """What bases and folders take on the disk, and how much of it commands use or lie over."""
-        everybody, limits = (*self._idle, *self._busy), self._limits
+        everybody, limits, place = (*self._idle, *self._busy), self._limits, str(self._all)
         unused = await asyncio.to_thread(self._bases.unused)
         held = [self._held[key].size_bytes for key in self._held if self._pins[key] > 0]
         free = [self._held[key].size_bytes for key in self._held if self._pins[key] <= 0] + [size for _, size in unused]
         return (
-            DiskUse("bases", sum(held) + sum(free), sum(held), len(held) + len(free), limits.bases_bytes),
+            DiskUse("bases", sum(held) + sum(free), sum(held), len(held) + len(free), limits.bases_bytes, folder=place),
             DiskUse(
                 "folders",
                 sum(session.used_bytes for session in everybody),
                 sum(session.used_bytes for session in self._busy),
                 len(everybody),
                 limits.folders_bytes,
+                folder=place,
             ),
         )
 

@@ -3,6 +3,8 @@
 layer-<language>-<key>/files      what was fetched
                       /record.json
                       /base-<commit>.json    how the tests of a commit end in it
+
+They have a limit for each node; see the module `layer_book`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import os
 import posixpath
 import tarfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,8 +24,11 @@ from fleet.policy.runs.spec import OutputStream, RunResult, RunSpec
 from fleet.policy.runs.toolchains import LayerName
 from fleet.sandbox.backends.identity import Identity
 from fleet.sandbox.backends.toolchain import Toolchain, scratch
+from fleet.sandbox.folders.layer_book import LayerBook, LayerLimits
 from fleet.sandbox.folders.stage import make_readable
 from fleet.sandbox.folders.tree_writer import write_files
+from fleet.sandbox.folders.workspace import NO_SPACE, no_room
+from fleet.trees.port import DiskUse
 from fleet.trees.tree import Mode
 
 _INSIDE = "/environment"
@@ -56,27 +62,61 @@ class PackageLayers:
         root: folder of the node's toolchains, which the users of runs can read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, limits: LayerLimits | None = None) -> None:
+        self._root, self._book = root, LayerBook(root, limits or LayerLimits())
 
     def _place(self, name: LayerName) -> Path:
-        return self._root / f"layer-{name.language}-{name.key}"
+        return self._root / _folder(name)
 
     def record(self, name: LayerName, of: str = "record") -> bytes | None:
-        """What was written down of the layer; None where it is not here, or nothing was."""
-        with contextlib.suppress(FileNotFoundError):
+        """What was written down of the layer; None where it is not here, or nothing was.
+
+        Who asks will use it: it was used last now.
+        """
+        with contextlib.suppress(FileNotFoundError), self._book.used(_folder(name)):
             return (self._place(name) / f"{of}.json").read_bytes()
         return None
+
+    def used(self, name: LayerName) -> AbstractContextManager[None]:
+        """The layer, where it is here, is not removed while the block lasts. Blocks while somebody removes it."""
+        return self._book.used(_folder(name))
+
+    def usage(self) -> DiskUse:
+        """What the layers take on the disk, and which of them were removed of late. Blocks."""
+        return self._book.usage()
+
+    def make_room(self) -> None:
+        """The limit holds, as far as layers are not in use. Blocks."""
+        self._book.make_room()
 
     def keep(self, name: LayerName, archive: bytes, record: bytes) -> None:
         """The layer is here, with the files of the archive.
 
         Raises:
             ToolFailed: the archive holds what no layer may: links that lead out of it, devices, absolute paths.
+            SandboxUnavailable: it has no room, within the limit of layers or on the disk.
         """
         target = self._place(name)
         if target.is_dir():
             return
+        if self._book.make_room(len(archive)):
+            raise self._book.limit_reached(len(archive))
+        for is_last in (False, True):
+            try:
+                self._lay(name, target, archive, record)
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    raise
+                if is_last:
+                    raise no_room(self._root) from error
+                # Layers are made again from the registries: better one of those than a story that stands still.
+                self._book.make_room(is_full=True)
+            else:
+                break
+        with self._book.used(_folder(name)):
+            pass
+
+    def _lay(self, name: LayerName, target: Path, archive: bytes, record: bytes) -> None:
         with scratch(target) as folder:
             files = folder / "files"
             files.mkdir()
@@ -104,8 +144,9 @@ class PackageLayers:
         if not files.is_dir():
             return MissingToolchain(
                 name.text,
-                f"the environment layer {name.text} is not on this node: a story that is started on the repository "
-                "makes it, once for each lockfile",
+                f"the environment layer {name.text} is not on this node, or had to make room (`fleet status` says "
+                "when): a story that is started on the repository makes it, once for each lockfile; a larger "
+                "sandbox.disk.layers_bytes keeps it",
             )
         inside, path, env = _INSIDE, base.path, dict(base.env)
         match name.language:
@@ -120,6 +161,10 @@ class PackageLayers:
                 env |= {"CARGO_HOME": f"{_INSIDE}/cargo", "CARGO_NET_OFFLINE": "true"}
         digest = digest_of_json({"layer": name.text, "programs": base.digest})
         return Toolchain((*base.binds, (files, inside)), path, tuple(env.items()), digest)
+
+
+def _folder(name: LayerName) -> str:
+    return f"layer-{name.language}-{name.key}"
 
 
 def _files_of(archive: bytes) -> dict[str, tuple[Mode, bytes]]:

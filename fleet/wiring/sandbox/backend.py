@@ -112,6 +112,7 @@ def _bubblewrap(
     egress: EgressSettings | None = None,
 ) -> BubblewrapBackend:
     from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+    from fleet.sandbox.folders.layer_book import LayerLimits
     from fleet.sandbox.folders.live import FolderLimits
 
     given = disk or SessionDiskSettings()
@@ -128,5 +129,6 @@ def _bubblewrap(
             bases_bytes=given.bases_bytes,
             folders_bytes=given.folders_bytes,
             idle_s=given.idle_s,
+            layers=LayerLimits(given.layers_bytes, given.layers_idle_s),
         ),
     )

