@@ -70,7 +70,6 @@ def serve_config(config: FleetConfig) -> dict[str, Any]:
                 "deployments": [{"name": deployment, **_deployment(front.apps[deployment])}],
             }
             for name, deployment, builder, prefix in _APPLICATIONS
-            if deployment in front.apps
         ],
     }
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import re
+from collections.abc import Hashable, Mapping
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from fleet.kernel.documents import ConfigDocument, WrongKey, problems_of, wrong_file
 from fleet.kernel.errors import ConfigError
 
 MAX_DOCUMENT_BYTES = 1_048_576
@@ -42,13 +44,13 @@ class _StrictLoader(_Safe):
         return super().construct_mapping(node, deep=deep)
 
 
-def parse_document(raw: bytes, *, file: str) -> dict[str, Any]:
+def parse_document(raw: bytes, *, file: str) -> ConfigDocument:
     """The mapping that a YAML file holds, the caller's own; an empty file is an empty mapping.
 
     Raises:
         ConfigError: not UTF-8, not YAML, over the size limit, a key twice, or no mapping; names file and line.
     """
-    return deepcopy(_parsed(raw, file))
+    return ConfigDocument(deepcopy(_parsed(raw, file)), partial(_line_of, raw))
 
 
 def node_of(raw: bytes) -> yaml.Node | None:
@@ -58,6 +60,26 @@ def node_of(raw: bytes) -> yaml.Node | None:
         return loader.get_single_node()
     finally:
         loader.dispose()
+
+
+def _line_of(raw: bytes, path: str) -> int | None:
+    """The line of the key or entry at this path, or of the nearest above it that the file has."""
+    node, line = node_of(raw), None
+    parts = [part for part in re.split(r"[.\[\]]+", re.sub(r" \(.*?\)", "", path)) if part]
+    while parts:
+        taken = 1
+        if isinstance(node, yaml.SequenceNode) and parts[0].isdecimal() and int(parts[0]) < len(node.value):
+            node = node.value[int(parts[0])]
+            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            below = {key.value: (key, value) for key, value in node.value}
+            # A key may hold dots. A part that is no key is the kind of a variant, which a path of pydantic names too.
+            sizes = (size for size in range(len(parts), 0, -1) if ".".join(parts[:size]) in below)
+            if size := next(sizes, 0):
+                key, node = below[".".join(parts[:size])]
+                line, taken = key.start_mark.line + 1, size
+        parts = parts[taken:]
+    return line
 
 
 @lru_cache(maxsize=32)
@@ -114,36 +136,19 @@ def _is_too_large(document: object) -> bool:
     return False
 
 
-def validated(model: type[M], document: dict[str, Any], *, file: str) -> M:
+def validated(model: type[M], document: Mapping[str, Any], *, file: str) -> M:
     """The document as the model.
 
     Raises:
-        ConfigError: names the file and, for every problem, path and reason (details: problems).
+        ConfigError: names the file and, for every problem, line, path and reason (details: problems).
     """
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise invalid(file, problems_of(error)) from error
-
-
-def problems_of(error: ValidationError) -> list[dict[str, str]]:
-    """Every problem as `{path, reason}`; values are left out, because they may be secret."""
-    return [
-        {
-            "path": ".".join(str(part) for part in item["loc"]) or "(whole file)",
-            "reason": item["msg"].removeprefix("Value error, "),
-        }
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-
-
-def invalid(file: str, problems: list[dict[str, str]]) -> ConfigError:
-    """The error that lists all problems of one file."""
-    listed = "; ".join(f"{problem['path']}: {problem['reason']}" for problem in problems)
-    return ConfigError(f"{file}: {listed}; correct the file and start again", file=file, problems=problems)
+        raise wrong_file(file, problems_of(error), document) from error
 
 
 def _error(file: str, path: str, reason: str) -> ConfigError:
     where = f"{file}, {path}" if path else file
-    problems = [{"path": path, "reason": reason}]
+    problems = [WrongKey(path, reason)._asdict()]
     return ConfigError(f"{where}: {reason}; correct the file and start again", file=file, problems=problems)

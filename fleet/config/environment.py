@@ -12,10 +12,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from fleet.config.document import invalid, problems_of
 from fleet.config.files import ConfigFiles, packaged_directory
 from fleet.config.retired import retired_variables
 from fleet.config.settings import FleetSettings
+from fleet.kernel.documents import ConfigDocument, WrongKey, problems_of, wrong_file
 from fleet.kernel.errors import ConfigError
 
 _FILE = "fleet.yaml"
@@ -77,7 +77,8 @@ def load_settings(environ: Mapping[str, str], *, packaged: Path | None = None) -
     files = ConfigFiles(packaged or packaged_directory(), _overlay(given.get("FLEET_CONFIG")))
     document = files.document(_FILE)
     if "config" in document:
-        raise invalid(str(files.path(_FILE)), [{"path": "config", "reason": "can only be given as FLEET_CONFIG"}])
+        problem = WrongKey("config", "can only be given as FLEET_CONFIG")
+        raise wrong_file(str(files.path(_FILE)), [problem], document)
     document.setdefault("home", str(_default_home(environ)))
     named = {keys[name].path: name for name in given if name in keys}
     for path, variable in named.items():
@@ -142,24 +143,27 @@ def _value(key: Key, raw: str) -> object:
         ) from error
 
 
-def _put(document: dict[str, Any], path: tuple[str, ...], value: object, *, file: str) -> None:
+def _put(document: ConfigDocument, path: tuple[str, ...], value: object, *, file: str) -> None:
+    place: dict[str, Any] = document
     for depth, part in enumerate(path[:-1], 1):
-        inner: object = document.setdefault(part, {})
+        inner: object = place.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise invalid(file, [{"path": ".".join(path[:depth]), "reason": "must hold keys and values"}])
-        document = cast(dict[str, Any], inner)
-    document[path[-1]] = value
+            raise wrong_file(file, [WrongKey(".".join(path[:depth]), "must hold keys and values")], document)
+        place = cast(dict[str, Any], inner)
+    place[path[-1]] = value
 
 
-def _validated(document: dict[str, Any], named: Mapping[tuple[str, ...], str], *, file: str) -> FleetSettings:
+def _validated(document: ConfigDocument, named: Mapping[tuple[str, ...], str], *, file: str) -> FleetSettings:
     try:
         return FleetSettings.model_validate(document)
     except ValidationError as error:
         variables = {".".join(path): variable for path, variable in named.items()}
         problems = [_from_variable(problem, variables) for problem in problems_of(error)]
-        raise invalid(file, problems) from error
+        raise wrong_file(file, problems, document) from error
 
 
-def _from_variable(problem: dict[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    variable = variables.get(problem["path"])
-    return problem if variable is None else {**problem, "path": f"{problem['path']} (environment variable {variable})"}
+def _from_variable(problem: WrongKey, variables: Mapping[str, str]) -> WrongKey:
+    variable = variables.get(problem.path)
+    if variable is None:
+        return problem
+    return WrongKey(f"environment variable {variable}", f"{problem.path}: {problem.reason}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from fleet.config.document import parse_document, validated
 from fleet.config.retired import drop_retired, retired_warnings
 from fleet.kernel.digest import digest_of
+from fleet.kernel.documents import ConfigDocument
 from fleet.kernel.errors import ConfigError
 from fleet.kernel.ids import Digest
 
@@ -65,7 +66,7 @@ class ConfigFiles:
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}", file=str(path)) from error
 
-    def document(self, name: str) -> dict[str, Any]:
+    def document(self, name: str) -> ConfigDocument:
         """The active YAML file as a mapping, without keys that went. Raises ConfigError naming file and line."""
         return drop_retired(parse_document(self.read(name), file=str(self.path(name))), name)
 
@@ -74,8 +75,13 @@ class ConfigFiles:
         names = [] if self.overlay is None else _names_below(self.overlay)
         return [line for n in names for line in retired_warnings(self.read(n), n, file=str(self.path(n)))]
 
+    def place(self, name: str, path: str) -> str:
+        """Where a setting of the active file stands, for messages: the file and, where it is given there, the line."""
+        line = self.document(name).find_line(path)
+        return str(self.path(name)) if line is None else f"{self.path(name)}, line {line}"
+
     def load(self, name: str, model: type[M]) -> M:
-        """The active YAML file as this model. Raises ConfigError naming file, path and reason of every problem."""
+        """The active YAML file as this model. Raises ConfigError with file, line, path and reason of every problem."""
         return validated(model, self.document(name), file=str(self.path(name)))
 
     def names(self) -> list[str]:

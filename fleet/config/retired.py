@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import yaml
 
 from fleet.config.document import node_of
+from fleet.kernel.documents import ConfigDocument
 
 
 class Retired(NamedTuple):
@@ -92,7 +93,7 @@ _BY_FILE: Mapping[str, tuple[Retired, ...]] = {
 }
 
 
-def drop_retired(document: dict[str, Any], name: str) -> dict[str, Any]:
+def drop_retired(document: ConfigDocument, name: str) -> ConfigDocument:
     """The document of this file, the caller's own, without the keys that went."""
     for key in _BY_FILE.get(name, ()):
         _drop(document, key.path)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, Tag, model_validator
 
 from fleet.config.values import AbsolutePath, PluginSettings, Settings, by_kind
+from fleet.kernel.documents import WrongKey, WrongKeys
 from fleet.policy.secret_grants import SecretGrant
 from fleet.policy.secret_refs import SecretName
 
@@ -185,6 +186,7 @@ class SecretsSettings(Settings):
             raise ValueError(f"two providers are called {', '.join(twice)}")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two providers serve {', '.join(twice)}")
-        if stray := sorted({grant.secret for grant in self.grants} - {*names}):
-            raise ValueError(f"grants name secrets that no provider serves: {', '.join(stray)}")
+        stray = [(n, grant.secret) for n, grant in enumerate(self.grants) if grant.secret not in names]
+        if stray:
+            raise WrongKeys(WrongKey(f"grants.{n}.secret", f"no provider serves {secret!r}") for n, secret in stray)
         return self

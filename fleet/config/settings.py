@@ -24,6 +24,7 @@ from fleet.config.values import (
     by_kind,
     kind_alone,
 )
+from fleet.kernel.documents import WrongKey, WrongKeys
 from fleet.policy.deploy import DeployTarget
 from fleet.policy.runs.isolation import WaivableItem
 
@@ -502,8 +503,14 @@ class ServeSettings(Settings):
     # Source: AP-96.
     metrics_networks: tuple[IpNetwork, ...] = ("127.0.0.0/8", "::1/128")
     """Networks whose hosts may read `/metrics` of the front, without a token; an empty list closes it."""
-    apps: Mapping[str, ServeAppSettings]
+    apps: Mapping[Literal["gateway", "llm"], ServeAppSettings]
     """The applications by name."""
+
+    @model_validator(mode="after")
+    def _apps_are_whole(self) -> ServeSettings:
+        if lacking := sorted({"gateway", "llm"} - self.apps.keys()):
+            raise WrongKeys([WrongKey("apps", f"{' and '.join(lacking)} must be given")])
+        return self
 
     @model_validator(mode="after")
     def _rpc_is_meant(self) -> ServeSettings:

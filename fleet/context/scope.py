@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from fleet.context.budget import BudgetRule
 from fleet.context.history import CompressionRule
 from fleet.context.lessons import LessonRule
+from fleet.kernel.documents import WrongKey, WrongKeys
 from fleet.kernel.errors import InvalidInput, PolicyDenied
 from fleet.kernel.types import Frozen, Phase
 from fleet.redaction.operator_patterns import OperatorRedaction
@@ -67,15 +68,23 @@ class ContextConfig(Frozen):
     @model_validator(mode="after")
     def _check(self) -> ContextConfig:
         roles = self.roles
+        problems: list[WrongKey] = []
         for name, profile in self.profiles.items():
             if profile.extends not in roles:
-                raise ValueError(f"profile {name!r} extends {profile.extends!r}, which has no row in the matrix")
+                problems.append(WrongKey(f"profiles.{name}.extends", f"{profile.extends!r} has no row in the matrix"))
             if name in roles:
-                raise ValueError(f"{name!r} stands in the matrix and among the profiles")
-        unknown = sorted(set(self.budget.base) - roles)
-        if unknown:
-            raise ValueError(f"budget.base names {', '.join(unknown)}, which have no row in the matrix")
+                problems.append(WrongKey(f"profiles.{name}", f"{name!r} stands in the matrix and among the profiles"))
+        rowless = [role for role in self.budget.base if role not in roles]
+        problems += [WrongKey(f"budget.base.{role}", f"{role!r} has no row in the matrix") for role in rowless]
+        if problems:
+            raise WrongKeys(problems)
         return self
+
+    def unknown_roles(self, names: Set[str]) -> dict[str, str]:
+        """Roles of rows and profiles that are none of these, by the path of the key that names them."""
+        named = {f"matrix.{phase}.{role}": role for phase, row in self.matrix.items() for role in row}
+        named |= {f"profiles.{name}": name for name in self.profiles}
+        return {path: role for path, role in named.items() if role not in names}
 
     @property
     def roles(self) -> frozenset[str]:

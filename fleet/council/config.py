@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -117,6 +117,12 @@ class CouncilConfig(Frozen):
     """Pools by role or profile."""
     agents: Mapping[RoleName, tuple[NamedAgent, ...]] = Field(default_factory=dict[str, tuple[NamedAgent, ...]])
     """Named agents by role, in the order in which they were registered; as a rule while the fleet runs."""
+
+    def unknown_roles(self, names: Set[str]) -> dict[str, str]:
+        """Roles of vetoes, tests and pools that are none of these, by the path of the key that names them."""
+        named = {f"veto_roles.{n}": role for n, role in enumerate(self.veto_roles)}
+        named |= {"test_author_role": self.test_author_role} | {f"pools.{role}": role for role in self.pools}
+        return {path: role for path, role in named.items() if role not in names}
 
     def voters_of(self, role: str) -> int:
         """How many voters a council of this role has that asks for no number: those of its pool, else the default."""

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from fleet.kernel.errors import ConfigError, InvalidInput, ModelUnavailable
+from fleet.kernel.documents import WrongKey, WrongKeys, problems_of, wrong_file
+from fleet.kernel.errors import InvalidInput, ModelUnavailable
 from fleet.kernel.types import Frozen
 from fleet.models.engine_config import AnyEngine, Decimal, EngineConfig, RecordedEngine, Strategy
 from fleet.models.presets import Capability
@@ -139,9 +140,16 @@ class ModelsConfig(Frozen):
         if RUN_PROFILE in ids:
             raise ValueError(f"no engine can be called {RUN_PROFILE!r}: the word stands for the engine a run names")
         names = {*ids, RUN_PROFILE}
-        for role, policy in self.policies.items():
-            if missing := sorted({entry.engine_id for entry in policy.chain} - names):
-                raise ValueError(f"policies.{role} names unknown engines: {', '.join(missing)}")
+        links = [
+            (f"policies.{role}.chain.{number}.engine_id", entry.engine_id)
+            for role, policy in self.policies.items()
+            for number, entry in enumerate(policy.chain)
+        ]
+        known = ", ".join(sorted(names))
+        if unknown := [
+            WrongKey(path, f"no engine {name!r}; there are {known}") for path, name in links if name not in names
+        ]:
+            raise WrongKeys(unknown)
         if "default" not in self.policies:
             raise ValueError("policies.default is missing: roles without a policy of their own use it")
         return self
@@ -261,15 +269,12 @@ def _recorded(profile: str) -> RecordedEngine:
 
 
 def load_models(data: Mapping[str, Any], *, source: str = "config/models.yaml") -> ModelsConfig:
-    """The validated configuration; ConfigError names file, path and reason of every problem (GL-22)."""
+    """The validated configuration; ConfigError names file, line, path and reason of every problem (GL-22)."""
     try:
         return ModelsConfig.model_validate(data)
     except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         allowed = {k: v for item in error.errors() for k, v in item.get("ctx", {}).items() if k == "allowed"}
-        raise ConfigError(
-            f"{source} is wrong: {'; '.join(problems)}", file=source, problems=problems, **allowed
-        ) from error
+        raise wrong_file(source, problems_of(error), data, **allowed) from error
 
 
 def explain_no_model() -> str:

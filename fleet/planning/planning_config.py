@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from fleet.kernel.documents import WrongKey, WrongKeys
 
 
 class _Settings(BaseModel):
@@ -99,11 +102,17 @@ class CeremonyStep(_Settings):
     retry: RetryPolicy
 
 
+Trigger = Literal[
+    "add_story", "remove_story", "start", "reviews_in", "approve_story", "reject_story", "complete", "cancel"
+]
+"""What moves a backlog review (PL-60..PL-66)."""
+
+
 class CeremonyTransition(_Settings):
     """One legal move; `system` among the roles is the fleet itself."""
 
     from_: Annotated[tuple[str, ...], Field(alias="from", min_length=1)]
-    trigger: str
+    trigger: Trigger
     to: str
     roles: Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -128,11 +137,16 @@ class CeremonyConfig(_Settings):
 
     @model_validator(mode="after")
     def _names_its_states(self) -> Self:
-        named = {self.initial} | {s for t in self.transitions for s in (*t.from_, t.to)}
-        if unknown := sorted(named - set(self.states)):
-            raise ValueError(f"states lacks {unknown}")
-        if slow := [s.name for s in self.steps if s.timeout_s > self.timeouts.step_max_s]:
-            raise ValueError(f"timeout_s of step {', '.join(slow)} is above timeouts.step_max_s")
+        named = [("initial", self.initial)]
+        for number, move in enumerate(self.transitions):
+            named += [(f"transitions.{number}.from", state) for state in move.from_]
+            named.append((f"transitions.{number}.to", move.to))
+        problems = [WrongKey(path, f"states lacks {state!r}") for path, state in named if state not in self.states]
+        for number, step in enumerate(self.steps):
+            if step.timeout_s > self.timeouts.step_max_s:
+                problems.append(WrongKey(f"steps.{number}.timeout_s", "it is above timeouts.step_max_s"))
+        if problems:
+            raise WrongKeys(problems)
         return self
 
 
@@ -144,7 +158,17 @@ class PlanningConfig(_Settings):
     artifacts: Literal["on", "off"]
     """`off` keeps the artifacts in the blob store only (PL-53)."""
     estimates: EstimateConfig
-    ceremonies: dict[str, CeremonyConfig]
+    ceremonies: dict[Literal["backlog_review"], CeremonyConfig]
+
+    def unknown_roles(self, names: Set[str]) -> dict[str, str]:
+        """Roles of ceremonies that are none of these, by the path of the key that names them."""
+        named: dict[str, str] = {}
+        for name, ceremony in self.ceremonies.items():
+            path = f"ceremonies.{name}"
+            named |= {f"{path}.councils.{n}": role for n, role in enumerate(ceremony.councils)}
+            for number, move in enumerate(ceremony.transitions):
+                named |= {f"{path}.transitions.{number}.roles.{n}": role for n, role in enumerate(move.roles)}
+        return {path: role for path, role in named.items() if role not in names and role != "system"}
 
     @field_validator("artifacts", mode="before")
     @classmethod

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from fleet.kernel.errors import ConfigError, InvalidInput, PolicyDenied
+from fleet.kernel.documents import WrongKey, problems_of, wrong_file
+from fleet.kernel.errors import InvalidInput, PolicyDenied
 from fleet.kernel.ids import Principal
 from fleet.kernel.types import DecisionCategory, Frozen, Phase, RoleName
 from fleet.policy.catalogue import TOOL_OPS
@@ -177,53 +178,49 @@ def load_roles(
     try:
         document = _Document.model_validate(data)
     except ValidationError as error:
-        mistakes = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-        raise _wrong(source, mistakes) from error
-    problems: list[str] = []
+        raise wrong_file(source, problems_of(error), data) from error
+    problems: list[WrongKey] = []
     for name, entry in document.roles.items():
         problems += _unknowns(name, entry, tool_ops)
         problems += _lineage_problems(name, document.roles)
     if problems:
-        raise _wrong(source, problems)
+        raise wrong_file(source, problems, data)
     resolved: dict[str, Role] = {}
     for name in document.roles:
         problems += _resolve(name, document.roles, resolved)
     if problems:
-        raise _wrong(source, problems)
+        raise wrong_file(source, problems, data)
     return RolesConfig(roles=resolved)
 
 
-def _wrong(source: str, problems: list[str]) -> ConfigError:
-    return ConfigError(f"{source} is wrong: {'; '.join(problems)}", file=source, problems=problems)
-
-
-def _unknowns(name: str, entry: RoleEntry, tool_ops: Mapping[str, frozenset[str]]) -> Iterator[str]:
-    for tools in (entry.tools or {}, entry.grants.tools):
+def _unknowns(name: str, entry: RoleEntry, tool_ops: Mapping[str, frozenset[str]]) -> Iterator[WrongKey]:
+    path = f"roles.{name}"
+    for place, tools in (("tools", entry.tools or {}), ("grants.tools", entry.grants.tools)):
         for tool, grant in tools.items():
             if tool not in tool_ops:
-                yield f"roles.{name}: unknown tool {tool}"
+                yield WrongKey(f"{path}.{place}.{tool}", f"unknown tool {tool}")
             elif extra := sorted(grant.ops - tool_ops[tool]):
-                yield f"roles.{name}: tool {tool} has no operation {', '.join(extra)}"
-    for called in entry.acts.tools if entry.acts is not None else ():
+                yield WrongKey(f"{path}.{place}.{tool}.ops", f"tool {tool} has no operation {', '.join(extra)}")
+    for number, called in enumerate(entry.acts.tools if entry.acts is not None else ()):
         tool, _, op = called.partition(".")
         if op not in tool_ops.get(tool, frozenset[str]()):
-            yield f"roles.{name}: acts.tools names {called}, which does not exist"
+            yield WrongKey(f"{path}.acts.tools.{number}", f"{called} does not exist")
 
 
-def _lineage_problems(name: str, entries: Mapping[str, RoleEntry]) -> Iterator[str]:
+def _lineage_problems(name: str, entries: Mapping[str, RoleEntry]) -> Iterator[WrongKey]:
     seen, current = [name], entries[name].extends
     while current is not None:
         if current not in entries:
-            yield f"roles.{seen[-1]}: extends {current}, which does not exist"
+            yield WrongKey(f"roles.{seen[-1]}.extends", f"there is no role {current}")
             return
         if current in seen:
-            yield f"roles.{name}: extends itself through {' -> '.join([*seen, current])}"
+            yield WrongKey(f"roles.{name}.extends", f"it extends itself through {' -> '.join([*seen, current])}")
             return
         seen.append(current)
         current = entries[current].extends
 
 
-def _resolve(name: str, entries: Mapping[str, RoleEntry], resolved: dict[str, Role]) -> list[str]:
+def _resolve(name: str, entries: Mapping[str, RoleEntry], resolved: dict[str, Role]) -> list[WrongKey]:
     """Put the role, and first those it extends, into `resolved`; what is wrong with it."""
     if name in resolved:
         return []
@@ -234,11 +231,11 @@ def _resolve(name: str, entries: Mapping[str, RoleEntry], resolved: dict[str, Ro
             return problems
         base = resolved[entry.extends]
     values = {field: _value(entry, base, field) for field in _INHERITED}
-    problems = [f"roles.{name}: {field} is missing" for field in _NEEDED if values[field] is None]
+    problems = [WrongKey(f"roles.{name}", f"{field} is missing") for field in _NEEDED if values[field] is None]
     if base is None and entry.grants != Grants():
-        problems.append(f"roles.{name}: grants are for profiles; a base role lists its tools")
+        problems.append(WrongKey(f"roles.{name}.grants", "grants are for profiles; a base role lists its tools"))
     if base is not None:
-        problems += [f"roles.{name}: {item}; add it to grants" for item in _exceeding(entry, base)]
+        problems += [WrongKey(f"roles.{name}.tools", f"{item}; add it to grants") for item in _exceeding(entry, base)]
     if problems:
         return problems
     values["tools"] = _united(values["tools"], entry.grants.tools)

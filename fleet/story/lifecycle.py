@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fleet.kernel.types import Frozen, Phase, Rigor, RoleName
+from fleet.events.values import TaskAction, TaskState
+from fleet.kernel.documents import WrongKey, WrongKeys
+from fleet.kernel.types import Frozen, Phase, Rigor, RoleName, TaskKind
 
 RIGORS: tuple[Rigor, ...] = ("L0", "L1", "L2", "L3")
 GUARD_NAMES = frozenset(
@@ -33,6 +35,27 @@ GUARD_NAMES = frozenset(
 )
 
 _OPERATIONS = frozenset({"deploy_approved", "deploy_recorded", "health_ok"})
+
+GATE_NAMES = frozenset(
+    {
+        "accept_warning",
+        "approve_deploy",
+        "approve_design",
+        "approve_plan",
+        "approve_scope",
+        "council_escalation",
+        "docs_ready",
+        "lower_rigor",
+        "manual_plan",
+        "qa_passed",
+        "raise_budget",
+        "review_approved",
+        "task_acceptance",
+        "unpark",
+        "waive_dimension",
+    }
+)
+"""Gates that the product asks for by name; others are those that moves of a lifecycle name."""
 
 _GUARD_ALIASES = {"all_subtasks_done": "all_tasks_done"}
 """Names that lifecycle files of elsewhere have for guards (LC-66)."""
@@ -85,32 +108,35 @@ class Lifecycle(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Lifecycle:
-        names, problems = set(self.states), list[str]()
+        names, problems = set(self.states), list[WrongKey]()
         if self.initial not in names:
-            problems.append(f"initial state {self.initial!r} is not a state")
+            problems.append(WrongKey("initial", f"initial state {self.initial!r} is not a state"))
         for name, spec in self.states.items():
             if not spec.terminal and spec.phase is None:
-                problems.append(f"state {name!r} has no phase")
+                problems.append(WrongKey(f"states.{name}", f"state {name!r} has no phase"))
         seen = set[tuple[str, str]]()
-        for row in self.transitions:
-            problems += [f"{row.event}: no state {s!r}" for s in (row.from_, row.to) if s not in names]
-            problems += [f"{row.event}: no guard {g!r}" for g in row.guards if g not in GUARD_NAMES]
+        for number, row in enumerate(self.transitions):
+            at = f"transitions.{number}"
+            lost = [(key, s) for key, s in (("from", row.from_), ("to", row.to)) if s not in names]
+            problems += [WrongKey(f"{at}.{key}", f"{row.event}: no state {s!r}") for key, s in lost]
+            unknown = [guard for guard in row.guards if guard not in GUARD_NAMES]
+            problems += [WrongKey(f"{at}.guards", f"{row.event}: no guard {guard!r}") for guard in unknown]
             if (row.from_, row.event) in seen:
-                problems.append(f"event {row.event!r} stands twice for state {row.from_!r}")
+                problems.append(WrongKey(at, f"event {row.event!r} stands twice for state {row.from_!r}"))
             seen.add((row.from_, row.event))
         if not problems:
             problems += self._unreachable()
         if problems:
-            raise ValueError("; ".join(problems))
+            raise WrongKeys(problems)
         return self
 
-    def _unreachable(self) -> list[str]:
+    def _unreachable(self) -> list[WrongKey]:
         forward = _closure({self.initial}, [(r.from_, r.to) for r in self.transitions])
         ends = {n for n, s in self.states.items() if s.terminal}
         backward = _closure(ends, [(r.to, r.from_) for r in self.transitions])
-        return [f"state {s!r} is never reached" for s in self.states if s not in forward] + [
-            f"no terminal state can be reached from {s!r}" for s in self.states if s not in backward
-        ]
+        stray = [(s, f"state {s!r} is never reached") for s in self.states if s not in forward]
+        stray += [(s, f"no terminal state can be reached from {s!r}") for s in self.states if s not in backward]
+        return [WrongKey(f"states.{state}", reason) for state, reason in stray]
 
     @property
     def creation(self) -> Transition | None:
@@ -139,6 +165,11 @@ class Lifecycle(Frozen):
         return self.states[state].phase or "DOCS"
 
 
+def _unasked(path: str, gates: Iterable[str], named: Set[str | None]) -> list[WrongKey]:
+    unknown = [gate for gate in gates if gate not in GATE_NAMES and gate not in named]
+    return [WrongKey(f"{path}.{gate}", "nothing asks for a gate of this name") for gate in unknown]
+
+
 def _closure(start: set[str], edges: list[tuple[str, str]]) -> set[str]:
     reached = set(start)
     for _ in edges:
@@ -149,16 +180,16 @@ def _closure(start: set[str], edges: list[tuple[str, str]]) -> set[str]:
 class TaskTransition(Frozen):
     """One row of the task workflow."""
 
-    from_: Annotated[tuple[str, ...], Field(alias="from")]
-    action: str
-    to: str
+    from_: Annotated[tuple[TaskState, ...], Field(alias="from")]
+    action: TaskAction
+    to: TaskState
     by: Literal["system", "assignee", "architect", "qa", "po"]
 
 
 class StageLimit(Frozen):
     """How long a task may stay in these states, which follow each other (LC-131..LC-135); seconds."""
 
-    states: Annotated[tuple[str, ...], Field(min_length=1)]
+    states: Annotated[tuple[TaskState, ...], Field(min_length=1)]
     role: str
     """Who is told first when it takes longer."""
     wait_s: Annotated[int, Field(gt=0)] | None = None
@@ -169,20 +200,17 @@ class StageLimit(Frozen):
 class TaskWorkflow(Frozen):
     """The 15 states of a task (LC-100..LC-117) and which reviews a kind of task needs (LC-119)."""
 
-    initial: str
-    terminal: tuple[str, ...]
+    initial: TaskState
+    terminal: tuple[TaskState, ...]
     transitions: tuple[TaskTransition, ...]
-    reviews_by_kind: dict[str, tuple[Literal["architect", "qa", "po"], ...]]
-    claim_ttl_s: dict[str, int]
+    reviews_by_kind: dict[TaskKind, tuple[Literal["architect", "qa", "po"], ...]]
+    claim_ttl_s: dict[TaskState, int]
     limits: tuple[StageLimit, ...] = ()
     task_sla_s: Annotated[int, Field(gt=0)] | None = None
     """From when nothing holds a task back until it is done (LC-136)."""
 
     @model_validator(mode="after")
     def _check(self) -> TaskWorkflow:
-        known = {self.initial, *self.terminal, *(row.to for row in self.transitions)}
-        if unknown := sorted({state for limit in self.limits for state in limit.states} - known):
-            raise ValueError(f"limits name {unknown[0]!r}, which is no state of a task")
         pairs = [(state, row.action) for row in self.transitions for state in row.from_]
         if len(pairs) != len(set(pairs)):
             raise ValueError("an action stands twice for one task state")
@@ -190,6 +218,10 @@ class TaskWorkflow(Frozen):
         if empty:
             raise ValueError(f"task kinds {empty} have no review by anybody but the author")
         return self
+
+    def claim_s(self, state: str) -> int:
+        """Seconds for which whoever works in this state of a task holds it."""
+        return next((ttl_s for name, ttl_s in self.claim_ttl_s.items() if name == state), 7200)
 
     def find(self, state: str, action: str) -> TaskTransition | None:
         """The row for this action in this state, None when it is not legal."""
@@ -216,15 +248,26 @@ class FsmConfig(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> FsmConfig:
+        states = {state for lifecycle in self.lifecycles.values() for state in lifecycle.states}
+        named = {row.gate for lifecycle in self.lifecycles.values() for row in lifecycle.transitions}
+        problems = _unasked("gates", self.gates, named)
         for name, lifecycle in self.lifecycles.items():
-            for row in lifecycle.transitions:
+            path, rows = f"lifecycles.{name}", lifecycle.transitions
+            problems += _unasked(f"{path}.gates", lifecycle.gates, {row.gate for row in rows})
+            for number, row in enumerate(rows):
+                at = f"{path}.transitions.{number}"
                 if row.gate is not None and row.gate not in self.gates and row.gate not in lifecycle.gates:
-                    raise ValueError(f"lifecycle {name!r}, event {row.event!r}: no gate {row.gate!r}")
+                    problems.append(WrongKey(f"{at}.gate", f"event {row.event!r}: no gate {row.gate!r}"))
+                lost = [state for state in row.skips if state not in states]
+                problems += [WrongKey(f"{at}.skips", f"no lifecycle has a state {state!r}") for state in lost]
+        if problems:
+            raise WrongKeys(problems)
         return self
 
     def unknown_roles(self, names: Set[str]) -> dict[str, str]:
-        """Roles of gates and moves that are none of these, by the path of the key that names them."""
+        """Roles of gates, moves and limits that are none of these, by the path of the key that names them."""
         named = {f"gates.{name}.role": gate.role for name, gate in self.gates.items()}
+        named |= {f"task_workflow.limits.{n}.role": limit.role for n, limit in enumerate(self.task_workflow.limits)}
         for key, lifecycle in self.lifecycles.items():
             named |= {f"lifecycles.{key}.gates.{name}.role": gate.role for name, gate in lifecycle.gates.items()}
             rows = enumerate(lifecycle.transitions)

@@ -49,7 +49,9 @@ def check_forge(endpoints: Endpoints) -> None:
 
 
 def _chosen(endpoints: Endpoints, forge: HostedForgeSettings | PluginForgeSettings) -> Chosen[ForgePlugin[Any]]:
-    return choose(FORGES, forge.kind, forge.options, where=f"{endpoints.files.path('fleet.yaml')}: forge")
+    return choose(
+        FORGES, forge.kind, forge.options, where=f"{endpoints.files.place('fleet.yaml', 'forge.kind')}: forge"
+    )
 
 
 def _check_key(endpoints: Endpoints, address: GitAddress) -> None:

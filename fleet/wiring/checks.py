@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet.config.settings import ServeSettings
+from fleet.kernel.documents import WrongKey, wrong_file
 from fleet.models.profiles import load_models
 from fleet.models.prompts.prompt import parse_prompts
 from fleet.planning.coach_config import CoachConfig
@@ -14,7 +15,7 @@ from fleet.wiring.models.tokenizers import check_tokenizers
 from fleet.wiring.notifications import check_notifications
 from fleet.wiring.roster import roster
 from fleet.wiring.sandbox.backend import check_backend
-from fleet.wiring.sandbox.plugins import active_policy
+from fleet.wiring.sandbox.plugins import active_policy, active_roles
 from fleet.wiring.stores.blobs import check_blob_keys
 from fleet.wiring.stores.secrets import check_providers
 
@@ -23,15 +24,16 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     """Every file that an actor or the front reads later is right; that of the front. No store is asked.
 
     Raises:
-        ConfigError: names file, path and reason of the first file that is wrong, be it a tokenizer.
+        ConfigError: names file, line, path and reason of the first file that is wrong, be it a tokenizer.
     """
     files = endpoints.files
     load_definitions(files)
     active_policy(files)
     files.load("coach.yaml", CoachConfig)
-    check_engines(load_models(files.document("models.yaml")))
-    check_backend(endpoints.sandbox_backend)
+    check_engines(load_models(files.document("models.yaml")), files)
+    check_backend(endpoints.sandbox_backend, files)
     parse_prompts({n: files.read(n).decode() for n in files.names() if n.startswith("prompts/") and n.endswith(".md")})
+    _check_pools(endpoints)
     roster(endpoints)
     check_forge(endpoints)
     check_deployments(endpoints)
@@ -41,3 +43,10 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     check_tokenizers(endpoints)
     load_principals(endpoints.principals_file)
     return files.load("serve.yaml", ServeSettings)
+
+
+def _check_pools(endpoints: Endpoints) -> None:
+    files, known = endpoints.files, active_roles(endpoints.files).roles
+    if unknown := [role for role in endpoints.pools if role not in known]:
+        problems = [WrongKey(f"pools.{role}", f"roles.yaml has no role {role!r}") for role in unknown]
+        raise wrong_file(str(files.path("fleet.yaml")), problems, files.document("fleet.yaml"))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from fleet.config.blobs import BlobSettings, FileBlobSettings
-from fleet.config.document import invalid
 from fleet.config.files import ConfigFiles, packaged_directory
 from fleet.config.notifications import NotificationSettings
 from fleet.config.settings import (
@@ -26,6 +25,7 @@ from fleet.config.settings import (
     SessionDiskSettings,
 )
 from fleet.desk.principals import PrincipalEntry, PrincipalRegistry
+from fleet.kernel.documents import WrongKey, wrong_file
 from fleet.kernel.errors import ConfigError
 from fleet.policy.runs.toolchains import Language
 
@@ -141,17 +141,23 @@ def load_definitions(files: ConfigFiles) -> Definitions:
     from fleet.workspace.levels import RigorConfig
 
     roles, fsm = active_roles(files), files.load("fsm.yaml", FsmConfig)
-    if unknown := fsm.unknown_roles(roles.roles.keys()):
-        reasons = [{"path": path, "reason": f"roles.yaml has no role {role!r}"} for path, role in unknown.items()]
-        raise invalid(str(files.path("fsm.yaml")), reasons)
+    council, planning = files.load("council.yaml", CouncilConfig), files.load("planning.yaml", PlanningConfig)
+    for name, config in {"fsm.yaml": fsm, "council.yaml": council, "planning.yaml": planning}.items():
+        _check_roles(files, name, config.unknown_roles(roles.roles.keys()))
     return Definitions(
         fsm=fsm,
         rigor=files.load("rigor.yaml", RigorConfig),
-        council=files.load("council.yaml", CouncilConfig),
-        planning=files.load("planning.yaml", PlanningConfig),
+        council=council,
+        planning=planning,
         context=_with_views(files, roles),
         assignable_roles=tuple(r for r in roles.assignable if r in _CODERS),
     )
+
+
+def _check_roles(files: ConfigFiles, name: str, unknown: Mapping[str, str]) -> None:
+    if unknown:
+        problems = [WrongKey(path, f"roles.yaml has no role {role!r}") for path, role in unknown.items()]
+        raise wrong_file(str(files.path(name)), problems, files.document(name))
 
 
 def kept_definitions(
@@ -185,6 +191,7 @@ def _with_views(files: ConfigFiles, roles: RolesConfig) -> ContextConfig:
     from fleet.context.scope import ContextConfig
 
     context = files.load("context.yaml", ContextConfig)
+    _check_roles(files, "context.yaml", context.unknown_roles(roles.roles.keys()))
     return context.with_lineages({name: role.lineage for name, role in roles.roles.items()})
 
 

@@ -103,5 +103,7 @@ def _target(
 
 
 def _chosen(endpoints: Endpoints, settings: TargetSettings) -> Chosen[NotificationTargetPlugin[Any]]:
-    where = f"{endpoints.files.path('fleet.yaml')}: notifications.targets {settings.name}"
+    names = [target.name for target in endpoints.notifications.targets]
+    place = endpoints.files.place("fleet.yaml", f"notifications.targets.{names.index(settings.name)}.kind")
+    where = f"{place}: notifications.targets {settings.name}"
     return choose(TARGETS, settings.kind, settings.options, where=where)

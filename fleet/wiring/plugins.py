@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from fleet.config.document import problems_of
+from fleet.kernel.documents import problems_of
 from fleet.kernel.errors import ConfigError
 from fleet.kernel.plugin import Plugin
 
@@ -110,8 +110,9 @@ def choose(group: Group[AnyPlugin], kind: str, options: Mapping[str, Any], *, wh
         checked = TypeAdapter(plugin.options).validate_python(dict(options), extra="forbid")
     except ValidationError as error:
         problems = problems_of(error)
-        listed = "; ".join(f"{problem['path']}: {problem['reason']}" for problem in problems)
-        raise ConfigError(f"{where}: options of {group.what} {kind!r}: {listed}", problems=problems) from error
+        listed = "; ".join(f"{problem.path}: {problem.reason}" for problem in problems)
+        details = [problem._asdict() for problem in problems]
+        raise ConfigError(f"{where}: options of {group.what} {kind!r}: {listed}", problems=details) from error
     return Chosen(plugin, checked)
 
 

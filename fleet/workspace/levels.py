@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
+from fleet.kernel.documents import WrongKey, WrongKeys
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.types import Dimension, Frozen, Rigor
 
@@ -124,15 +125,17 @@ class RigorConfig(Frozen):
 
     @model_validator(mode="after")
     def _never_loosens(self) -> Self:
-        problems = [f"L0.hard must name {g!r}" for g in ("build", "secrets") if g not in self.L0.hard]
+        lacking = [gate for gate in ("build", "secrets") if gate not in self.L0.hard]
+        problems = [WrongKey("L0.hard", f"it must name {gate!r}") for gate in lacking]
         for lower, upper in pairwise(LEVELS):
-            problems += [f"{upper}.{p}" for p in _loosened(self.level(lower), self.level(upper))]
+            looser = _loosened(self.level(lower), self.level(upper))
+            problems += [WrongKey(f"{upper}.{path}", reason) for path, reason in looser]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise WrongKeys(problems)
         return self
 
 
-def _loosened(lower: LevelConfig, upper: LevelConfig) -> list[str]:
+def _loosened(lower: LevelConfig, upper: LevelConfig) -> list[WrongKey]:
     """What the stricter level allows and the lower one does not."""
     minima = {
         "dor_min": (lower.dor_min, upper.dor_min),
@@ -145,16 +148,16 @@ def _loosened(lower: LevelConfig, upper: LevelConfig) -> list[str]:
         "static.max_major": (lower.static.max_major, upper.static.max_major),
         "lint.max_errors": (lower.lint.max_errors, upper.lint.max_errors),
     }
-    problems = [f"{name} is {b}, below {a} of the level below" for name, (a, b) in minima.items() if b < a]
+    problems = [WrongKey(name, f"{b} is below {a} of the level below") for name, (a, b) in minima.items() if b < a]
     problems += [
-        f"{name} is {'unlimited' if b is None else b}, above {a} of the level below"
+        WrongKey(name, f"{'unlimited' if b is None else b} is above {a} of the level below")
         for name, (a, b) in maxima.items()
         if a is not None and (b is None or b > a)
     ]
     if extra := sorted(set(upper.static.gate) - set(lower.static.gate)):
-        problems.append(f"static.gate allows {extra}, the level below does not")
+        problems.append(WrongKey("static.gate", f"it allows {extra}, the level below does not"))
     if lost := sorted(set(lower.hard) - set(upper.hard)):
-        problems.append(f"hard lacks {lost} of the level below")
+        problems.append(WrongKey("hard", f"it lacks {lost} of the level below"))
     return problems
 
 

@@ -173,7 +173,7 @@ STARTS: list[tuple[str, str, str]] = [
     (
         "fleet.yaml",
         "blobs: sqlit",
-        "fleet.yaml: blobs: there is no blob store 'sqlit': use one of file, redis, s3, sqlite",
+        r"fleet.yaml, line \d+: blobs: there is no blob store 'sqlit': use one of file, redis, s3, sqlite",
     ),
     ("fleet.yaml", "blobs: {kind: sqlite, file: x}", "'sqlite' is no kind of the fleet's own; .* beside them: file"),
     (

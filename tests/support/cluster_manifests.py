@@ -20,7 +20,7 @@ def files() -> ConfigFiles:
 
 def document_of(name: str) -> dict[str, Any]:
     """A file of config/cluster as it stands."""
-    return files().document(f"cluster/{name}.yaml")
+    return dict(files().document(f"cluster/{name}.yaml"))
 
 
 def cluster_named(name: str, **changed: Any) -> ClusterSettings:

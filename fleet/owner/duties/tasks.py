@@ -56,7 +56,7 @@ def agent_step(
 
 
 def _claim(bench: Workbench, task_id: EntityId, state: str, who: Seat) -> TaskClaimed:
-    ttl_s = bench.rules.fsm.task_workflow.claim_ttl_s.get(state, 7200)
+    ttl_s = bench.rules.fsm.task_workflow.claim_s(state)
     return TaskClaimed(
         task_id=task_id,
         state=state,  # pyright: ignore[reportArgumentType]

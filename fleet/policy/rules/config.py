@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, cast
 
 from pydantic import Field, ValidationError, field_validator
 
 from fleet.kernel.digest import digest_of_json
-from fleet.kernel.errors import ConfigError
+from fleet.kernel.documents import WrongKey, problems_of, wrong_file
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen, Phase
 from fleet.policy.capabilities import PRODUCT_OPS, Capability, Declaration, contradictions
@@ -108,11 +108,6 @@ def _stable(value: Any) -> Any:
             return value
 
 
-class _Problem(NamedTuple):
-    path: str
-    reason: str
-
-
 def load_policy(
     data: Mapping[str, Any],
     *,
@@ -132,17 +127,14 @@ def load_policy(
             declaration, an operation that a role has and nobody declares, an unknown role, tool, operation, phase,
             argument or target, a gate that does not exist, a rule that is never reached, an id that stands twice.
     """
+    lines = data
     if plugins:
         data = with_plugins(data, plugins, shipped=tool_ops, source=source)
         tool_ops = {**tool_ops, **plugin_ops(plugins)}
     try:
-        document = _Document.model_validate(_with_shared(data, source))
+        document = _Document.model_validate(_with_shared(data, source, lines))
     except ValidationError as error:
-        mistakes = [
-            _Problem(".".join(map(str, e["loc"])) or "(whole file)", e["msg"].removeprefix("Value error, "))
-            for e in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        raise _wrong(source, mistakes) from error
+        raise wrong_file(source, problems_of(error), lines) from error
     capabilities = _capabilities(document)
     policy = Policy(
         roles=roles,
@@ -158,11 +150,11 @@ def load_policy(
     # Whether a rule is reached can be said only when all that it names exists.
     problems = problems or list(_reach_problems(policy))
     if problems:
-        raise _wrong(source, problems)
+        raise wrong_file(source, problems, lines)
     return policy
 
 
-def _with_shared(data: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _with_shared(data: Mapping[str, Any], source: str, lines: Mapping[str, Any]) -> dict[str, Any]:
     """The document with every `like` replaced by what it stands for (the loader refuses YAML's merge key)."""
     shared: Any = data.get("shared") or {}
     plain: dict[str, Any] = {key: value for key, value in data.items() if key != "shared"}
@@ -176,7 +168,8 @@ def _with_shared(data: Mapping[str, Any], source: str) -> dict[str, Any]:
             merged = [_merged(entry, cast(dict[str, Any], shared)) for entry in cast(list[Any], entries)]
             unknown = [n for n, entry in enumerate(merged) if isinstance(entry, dict) and "like" in entry]
             if unknown:
-                raise _wrong(source, [_Problem(f"tools.{tool}.{unknown[0]}.like", "shared has nothing of this name")])
+                problem = WrongKey(f"tools.{tool}.{unknown[0]}.like", "shared has nothing of this name")
+                raise wrong_file(source, [problem], lines)
             whole[tool] = merged
     return {**plain, "tools": whole}
 
@@ -187,16 +180,6 @@ def _merged(entry: Any, shared: Mapping[str, Any]) -> Any:
         return cast(Any, entry)
     own = cast(dict[str, Any], entry)
     return {**shared[str(own["like"])], **{key: value for key, value in own.items() if key != "like"}}
-
-
-def _wrong(source: str, problems: Iterable[_Problem]) -> ConfigError:
-    listed = list(problems)
-    text = "; ".join(f"{p.path}: {p.reason}" for p in listed)
-    return ConfigError(
-        f"{source}: {text}; correct the file and start again",
-        file=source,
-        problems=[p._asdict() for p in listed],
-    )
 
 
 def _capabilities(document: _Document) -> list[Capability]:
@@ -210,23 +193,23 @@ def _capabilities(document: _Document) -> list[Capability]:
 
 def _declaration_problems(
     document: _Document, roles: RolesConfig, tool_ops: Mapping[str, frozenset[str]]
-) -> Iterator[_Problem]:
+) -> Iterator[WrongKey]:
     for tool, declarations in document.tools.items():
         declared_ops = tool_ops.get(tool, frozenset[str]()) | PRODUCT_OPS.get(tool, frozenset[str]())
         seen = set[str]()
         for number, declared in enumerate(declarations):
             path = f"tools.{tool}.{number}"
-            yield from (_Problem(path, why) for why in contradictions(declared))
-            yield from (_Problem(path, why) for why in _access_problems(tool, declared))
+            yield from (WrongKey(path, why) for why in contradictions(declared))
+            yield from (WrongKey(path, why) for why in _access_problems(tool, declared))
             if declared.approver_role is not None and not _can_approve(declared.approver_role, roles):
-                yield _Problem(f"{path}.approver_role", f"no role {declared.approver_role!r} that a person can hold")
+                yield WrongKey(f"{path}.approver_role", f"no role {declared.approver_role!r} that a person can hold")
             for op in declared.ops:
                 if not declared_ops:
-                    yield _Problem(f"tools.{tool}", "no such tool")
+                    yield WrongKey(f"tools.{tool}", "no such tool")
                 elif op not in declared_ops:
-                    yield _Problem(f"{path}.ops.{op}", f"tool {tool} has no such operation")
+                    yield WrongKey(f"{path}.ops.{op}", f"tool {tool} has no such operation")
                 if op in seen:
-                    yield _Problem(f"{path}.ops.{op}", "it is declared twice")
+                    yield WrongKey(f"{path}.ops.{op}", "it is declared twice")
                 seen.add(op)
 
 
@@ -241,55 +224,55 @@ def _can_approve(role: str, roles: RolesConfig) -> bool:
     return role in roles.roles and roles.roles[role].actor != "agent"
 
 
-def _undeclared(policy: Policy) -> Iterator[_Problem]:
+def _undeclared(policy: Policy) -> Iterator[WrongKey]:
     for name, role in sorted(policy.roles.roles.items()):
         for tool, grant in sorted(role.tools.items()):
             if missing := sorted(op for op in grant.ops if f"{tool}.{op}" not in policy.capabilities):
-                yield _Problem(f"tools.{tool}", f"role {name} has {', '.join(missing)}, declared nowhere")
+                yield WrongKey(f"tools.{tool}", f"role {name} has {', '.join(missing)}, declared nowhere")
     for capability in policy.capabilities.values():
         if not _can_approve(capability.approver_role, policy.roles) and capability.declared.approval != "never":
-            yield _Problem(f"tools.{capability.tool}", f"its approver {capability.approver_role} is no role")
+            yield WrongKey(f"tools.{capability.tool}", f"its approver {capability.approver_role} is no role")
 
 
-def _reference_problems(policy: Policy) -> Iterator[_Problem]:
+def _reference_problems(policy: Policy) -> Iterator[WrongKey]:
     seen = set[str]()
     for number, rule in enumerate(policy.rules):
         path = f"rules.{number} ({rule.id})"
         if rule.id in seen:
-            yield _Problem(path, "its id stands twice")
+            yield WrongKey(path, "its id stands twice")
         seen.add(rule.id)
         yield from _names_problems(path, rule.roles, rule.calls, policy)
         yield from _when_problems(path, rule, policy)
         if rule.effect != "ask" and rule.risk is not None:
-            yield _Problem(f"{path}.risk", "only a rule that asks has one")
+            yield WrongKey(f"{path}.risk", "only a rule that asks has one")
 
 
-def _names_problems(path: str, roles: tuple[str, ...], calls: tuple[str, ...], policy: Policy) -> Iterator[_Problem]:
+def _names_problems(path: str, roles: tuple[str, ...], calls: tuple[str, ...], policy: Policy) -> Iterator[WrongKey]:
     for role in roles:
         if role != _ANY and role not in policy.roles.roles:
-            yield _Problem(f"{path}.roles", f"no role {role!r}")
+            yield WrongKey(f"{path}.roles", f"no role {role!r}")
     for call in calls:
         if not is_call_pattern(call):
-            yield _Problem(f"{path}.calls", f"{call!r} is not written <tool>.<op>, <tool>.* or *")
+            yield WrongKey(f"{path}.calls", f"{call!r} is not written <tool>.<op>, <tool>.* or *")
         elif not any(names_call(call, c) for c in policy.capabilities.values()):
             tool = call.split(".")[0].split(":")[0]
             is_known = any(c.tool == tool for c in policy.capabilities.values())
-            yield _Problem(f"{path}.calls", f"no operation {call!r}" if is_known else f"no tool {tool!r}")
+            yield WrongKey(f"{path}.calls", f"no operation {call!r}" if is_known else f"no tool {tool!r}")
 
 
-def _when_problems(path: str, rule: Rule, policy: Policy) -> Iterator[_Problem]:
+def _when_problems(path: str, rule: Rule, policy: Policy) -> Iterator[WrongKey]:
     well_formed = [call for call in rule.calls if is_call_pattern(call)]
     covered = [c for c in policy.capabilities.values() if any(names_call(call, c) for call in well_formed)]
     for name, match in rule.when.items():
         if lacking := [c.name for c in covered if name not in c.args]:
-            yield _Problem(f"{path}.when.{name}", f"{', '.join(lacking[:3])} has no such argument")
+            yield WrongKey(f"{path}.when.{name}", f"{', '.join(lacking[:3])} has no such argument")
         if not match.matches and not match.not_matches:
-            yield _Problem(f"{path}.when.{name}", "it needs matches or not_matches")
+            yield WrongKey(f"{path}.when.{name}", "it needs matches or not_matches")
     if rule.effect == "ask":
         for capability in covered:
             if capability.declared.approval == "never":
                 gate = capability.gate().name
-                yield _Problem(path, f"no gate {gate}: the operation is declared with approval: never")
+                yield WrongKey(path, f"no gate {gate}: the operation is declared with approval: never")
 
 
 class _Cell(NamedTuple):
@@ -320,7 +303,7 @@ def _fitting(rule: Rule, cells: Mapping[str, Sequence[_Cell]], policy: Policy) -
     return {c for c in covered_cells if c.role in roles and c.origin in rule.origins and rule.is_in(c.phase)}
 
 
-def _reach_problems(policy: Policy) -> Iterator[_Problem]:
+def _reach_problems(policy: Policy) -> Iterator[WrongKey]:
     """Rules that decide nothing: no role of theirs makes such calls, or other rules decide all of them."""
     by_call: dict[str, list[_Cell]] = {}
     for cell in _cells(policy):
@@ -336,7 +319,7 @@ def _reach_problems(policy: Policy) -> Iterator[_Problem]:
                 cells = fitting[rule.id]
                 left = cells - taken["deny"] - taken[effect]
                 if why := _why_unreached(rule, cells, left, allowed):
-                    yield _Problem(f"rules.{number} ({rule.id})", f"it is never reached: {why}")
+                    yield WrongKey(f"rules.{number} ({rule.id})", f"it is never reached: {why}")
                 if not rule.when:
                     taken[effect] |= cells
 

@@ -84,7 +84,7 @@ class ClaimTask(_OnTask):
         holder = claimed_by(state, task_id, now_ms=facts.now_ms)
         if holder not in (None, by):
             raise AlreadyClaimed(f"task {task_id} is claimed by {holder}", holder=holder, task_id=task_id)
-        ttl_s = facts.fsm.task_workflow.claim_ttl_s.get(task.state, 7200)
+        ttl_s = facts.fsm.task_workflow.claim_s(task.state)
         expires_at = facts.now_ms + ttl_s * 1000
         return (TaskClaimed(task_id=task_id, state="implementing", principal=by, expires_at=expires_at),)
 
@@ -370,7 +370,7 @@ class _Step:
         """The caller alone reviews the work (LC-103, LC-108, LC-130)."""
         self._require_other()
         moved = self.moved()
-        ttl_s = self._facts.fsm.task_workflow.claim_ttl_s.get(moved.to, 7200)
+        ttl_s = self._facts.fsm.task_workflow.claim_s(moved.to)
         claimed = TaskClaimed(
             task_id=moved.task_id,
             state=moved.to,

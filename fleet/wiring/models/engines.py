@@ -43,11 +43,12 @@ def served_engines(endpoints: Endpoints) -> tuple[ActorEngine, ...]:
     if len(set(listed)) != len(listed):
         raise ConfigError("models.serve in fleet.yaml names an engine twice", listed=list(listed))
     engines: list[ActorEngine] = []
-    for name in listed:
+    for number, name in enumerate(listed):
         try:
             engine = config.engine(name)
         except InvalidInput as error:
-            raise ConfigError(f"models.serve in fleet.yaml: {error.message}", **error.details) from error
+            place = endpoints.files.place("fleet.yaml", f"models.serve.{number}")
+            raise ConfigError(f"{place}: models.serve: {error.message}", **error.details) from error
         if not isinstance(engine, ActorEngine):
             raise ConfigError(
                 f"models.serve in fleet.yaml names {name!r}, which runs elsewhere (kind {engine.kind}): list "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fleet.config.files import ConfigFiles
 from fleet.models.engine_config import ENGINE_KINDS, PluginEngine
 from fleet.models.engines.factory import ApiKey
 from fleet.models.port import ChatModel, ModelEnginePlugin, ModelParts
@@ -15,11 +16,11 @@ MODEL_ENGINES: Group[ModelEnginePlugin[Any]] = Group(
 )
 
 
-def check_engines(models: ModelsConfig) -> None:
+def check_engines(models: ModelsConfig, files: ConfigFiles) -> None:
     """Every engine is of a kind that there is, with options that it takes; ConfigError otherwise."""
-    for engine in models.engines:
+    for number, engine in enumerate(models.engines):
         if isinstance(engine, PluginEngine):
-            _chosen(engine)
+            _chosen(engine, files.place("models.yaml", f"engines.{number}.kind"))
 
 
 def plugin_model(engine: PluginEngine, key: ApiKey | None) -> ChatModel:
@@ -29,5 +30,5 @@ def plugin_model(engine: PluginEngine, key: ApiKey | None) -> ChatModel:
     return chosen.plugin.make(chosen.options, parts)
 
 
-def _chosen(engine: PluginEngine) -> Chosen[ModelEnginePlugin[Any]]:
-    return choose(MODEL_ENGINES, engine.kind, engine.options, where=f"models.yaml: engine {engine.engine_id}")
+def _chosen(engine: PluginEngine, place: str = "models.yaml") -> Chosen[ModelEnginePlugin[Any]]:
+    return choose(MODEL_ENGINES, engine.kind, engine.options, where=f"{place}: engine {engine.engine_id}")

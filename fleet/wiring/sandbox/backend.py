@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fleet.config.files import ConfigFiles
 from fleet.config.settings import (
     BubblewrapBackendSettings,
     ContainerBackendSettings,
@@ -32,7 +33,7 @@ SANDBOX_BACKENDS: Group[SandboxBackendPlugin[Any]] = Group(
     SandboxBackendPlugin,
     ("bubblewrap", "docker", "kubernetes", "podman"),
 )
-_WHERE = "fleet.yaml: sandbox.backend"
+_KEY = "sandbox.backend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +90,17 @@ def make_backend(
 
             return kubernetes_backend(root, blobs, waived=waived, **settings.model_dump(exclude={"kind"}))
         case _:
-            chosen = choose(SANDBOX_BACKENDS, settings.kind, settings.options, where=_WHERE)
+            chosen = choose(SANDBOX_BACKENDS, settings.kind, settings.options, where=f"fleet.yaml: {_KEY}")
             packaged = partial(_bubblewrap, root, place, blobs, policy=policy, waived=waived, disk=disk)
             parts = BackendParts(root=place, blobs=blobs, waived=waived, packaged=packaged)
             return chosen.plugin.make(chosen.options, parts)
 
 
-def check_backend(settings: SandboxBackendSettings) -> None:
+def check_backend(settings: SandboxBackendSettings, files: ConfigFiles) -> None:
     """The backend is one that there is, with options that it takes; ConfigError otherwise."""
     if isinstance(settings, PluginSettings):
-        choose(SANDBOX_BACKENDS, settings.kind, settings.options, where=_WHERE)
+        where = f"{files.place('fleet.yaml', f'{_KEY}.kind')}: {_KEY}"
+        choose(SANDBOX_BACKENDS, settings.kind, settings.options, where=where)
 
 
 def _bubblewrap(

@@ -109,7 +109,12 @@ def _chosen(endpoints: Endpoints) -> Chosen[BlobStorePlugin[Any]] | None:
     settings = endpoints.blobs
     if isinstance(settings, FileBlobSettings | RedisBlobSettings):
         return None
-    return choose(BLOB_STORES, settings.kind, settings.options, where=f"{endpoints.files.path('fleet.yaml')}: blobs")
+    return choose(
+        BLOB_STORES,
+        settings.kind,
+        settings.options,
+        where=f"{endpoints.files.place('fleet.yaml', 'blobs.kind')}: blobs",
+    )
 
 
 def _reader(endpoints: Endpoints, *, environ: Mapping[str, str], clock: Clock) -> ReadSecrets:

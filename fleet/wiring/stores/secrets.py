@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from fleet.config.files import ConfigFiles
 from fleet.config.secrets import (
     EnvironmentSecretsSettings,
     FileSecretsSettings,
@@ -18,6 +19,7 @@ from fleet.config.secrets import (
     VaultSecretsSettings,
 )
 from fleet.kernel.clock import Clock, SystemClock
+from fleet.kernel.documents import WrongKey, wrong_file
 from fleet.kernel.errors import ConfigError
 from fleet.log.redis.connection import connect_redis
 from fleet.policy.secret_grants import SecretAccess, SecretPolicy
@@ -59,10 +61,7 @@ def make_secret_broker(
     """
     settings = endpoints.files.load(_FILE, SecretsSettings)
     policy = SecretPolicy(grants=settings.grants)
-    unknown = sorted(policy.roles - active_roles(endpoints.files).roles.keys())
-    if unknown:
-        path = str(endpoints.files.path(_FILE))
-        raise ConfigError(f"{path}: grants name unknown roles {', '.join(unknown)}; use names of roles.yaml", file=path)
+    _check_roles(endpoints.files, settings)
     ticking = clock or SystemClock()
     providers: dict[str, SecretProvider] = {}
     for entry in settings.providers:
@@ -72,11 +71,21 @@ def make_secret_broker(
     )
 
 
+def _check_roles(files: ConfigFiles, settings: SecretsSettings) -> None:
+    known = active_roles(files).roles.keys()
+    named = [(f"grants.{n}.roles.{i}", r) for n, g in enumerate(settings.grants) for i, r in enumerate(g.roles)]
+    if unknown := [(path, role) for path, role in named if role not in known]:
+        problems = [WrongKey(path, f"roles.yaml has no role {role!r}") for path, role in unknown]
+        raise wrong_file(str(files.path(_FILE)), problems, files.document(_FILE))
+
+
 def check_providers(endpoints: Endpoints) -> None:
     """Every provider is of a kind that there is, with options that it takes; ConfigError otherwise. Nothing is read."""
-    for entry in endpoints.files.load(_FILE, SecretsSettings).providers:
+    settings = endpoints.files.load(_FILE, SecretsSettings)
+    _check_roles(endpoints.files, settings)
+    for number, entry in enumerate(settings.providers):
         if not isinstance(entry, FileSecretsSettings | EnvironmentSecretsSettings):
-            _chosen(entry)
+            _chosen(entry, endpoints.files.place(_FILE, f"providers.{number}.kind"))
 
 
 def check_secret(endpoints: Endpoints, name: str, *, what: str, of: str, tool: str, ops: Sequence[str]) -> None:
@@ -146,5 +155,5 @@ def _provider(entry: ProviderSettings, environ: Mapping[str, str], *, clock: Clo
             return chosen.plugin.make(chosen.options, parts)
 
 
-def _chosen(entry: _FurtherSettings) -> Chosen[SecretProviderPlugin[Any]]:
-    return choose(SECRET_PROVIDERS, entry.kind, entry.options, where=f"{_FILE}: provider {entry.label}")
+def _chosen(entry: _FurtherSettings, place: str = _FILE) -> Chosen[SecretProviderPlugin[Any]]:
+    return choose(SECRET_PROVIDERS, entry.kind, entry.options, where=f"{place}: provider {entry.label}")

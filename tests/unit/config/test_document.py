@@ -81,3 +81,21 @@ def test_model_is_frozen() -> None:
     rate = validated(RateSettings, {"requests_per_minute": 1, "streams": 1}, file="serve.yaml")
     with pytest.raises(ValueError, match="frozen"):
         rate.streams = 2  # type: ignore[misc]
+
+
+@pytest.mark.rule("GL-22")
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("engines.1.weights.file", 6),
+        ("engines.1.vllm.model", 4),
+        ("roles.a.b.tools", 8),
+        ("roles.a.b.scope", 7),
+        ("rules", None),
+        ("(whole file)", None),
+    ],
+    ids=["list", "variant", "dotted-key", "missing", "unknown", "whole"],
+)
+def test_line_of_a_path_is_that_of_its_key_or_of_what_is_nearest_above_it(path: str, line: int | None) -> None:
+    text = b"engines:\n- model: x\n-\n  model: y\n  weights:\n    file: z\nroles: {a.b: {\n  tools: []}}\n"
+    assert parse_document(text, file="f.yaml").find_line(path) == line

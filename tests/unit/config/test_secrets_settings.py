@@ -57,7 +57,7 @@ def test_provider_is_chosen_by_its_kind() -> None:
     [
         ({"providers": [FILE, {**VAULT, "label": "local"}]}, "two providers are called local"),
         ({"providers": [FILE, {**FILE, "label": "again"}]}, "two providers serve forge-token"),
-        ({"providers": [FILE], "grants": [GRANT]}, "no provider serves: deploy-token"),
+        ({"providers": [FILE], "grants": [GRANT]}, "no provider serves 'deploy-token'"),
         ({"providers": [{**FILE, "value": "hunter2"}]}, "Extra inputs"),
         ({"providers": [{**FILE, "path": "secrets"}]}, "absolute"),
         ({"providers": [{**FILE, "secrets": ["Forge Token"]}]}, "pattern"),

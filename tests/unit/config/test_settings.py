@@ -66,9 +66,9 @@ def test_given_graph_needs_a_password() -> None:
     [
         ({"FLEET_REDIS_URI": "redis://x"}, "FLEET_REDIS_URI is no setting; did you mean FLEET_REDIS_URL"),
         ({"FLEET_QQQQ": "1"}, "see docs/configuration.md"),
-        ({"FLEET_PORTS_LOG": "70000"}, r"ports.log \(environment variable FLEET_PORTS_LOG\)"),
-        ({"FLEET_REDIS_URL": "http://x"}, "redis_url .*must start with redis://"),
-        ({"FLEET_NEO4J_URI": "http://x", "FLEET_NEO4J_PASSWORD": "p"}, "neo4j.uri .*must start with one of bolt://"),
+        ({"FLEET_PORTS_LOG": "70000"}, "environment variable FLEET_PORTS_LOG: ports.log: "),
+        ({"FLEET_REDIS_URL": "http://x"}, "redis_url: .*must start with redis://"),
+        ({"FLEET_NEO4J_URI": "http://x", "FLEET_NEO4J_PASSWORD": "p"}, "neo4j.uri: .*must start with one of bolt://"),
         ({"FLEET_POOLS": "{developer"}, "FLEET_POOLS is not YAML"),
         ({"FLEET_POOLS": "{developer: -1}"}, "pools.developer"),
         ({"FLEET_LEASE_RENEW_S": "14"}, "renew_s must be at most half"),

@@ -63,7 +63,7 @@ def test_engine_without_price_is_refused_unless_declared_unpriced() -> None:
     [
         ({"engines": [engine("big"), engine("big")]}, "named twice: big"),
         ({"engines": [engine("profile")]}, "no engine can be called"),
-        ({"qa": [entry("lost")]}, "policies.qa names unknown engines: lost"),
+        ({"qa": [entry("lost")]}, "policies.qa.chain.0.engine_id: no engine 'lost'; there are "),
         ({"default": []}, "policies.default.chain"),
         ({"default": [entry("big", temprature="1")]}, "temprature"),
         ({"default": [entry("big", temperature=-1)]}, "temperature"),

@@ -100,7 +100,7 @@ def test_word_that_yaml_takes_for_a_truth_value_is_the_word_that_was_meant(words
         ("estimates.scale", [1, 3, 2], "does not rise"),
         ("artifacts", "maybe", "'on' or 'off'"),
         ("ceremonies.backlog_review.initial", "OPEN", "states lacks"),
-        ("ceremonies.backlog_review.timeouts.step_max_s", 10, "step review"),
+        ("ceremonies.backlog_review.timeouts.step_max_s", 10, "steps.0.timeout_s: it is above"),
         ("surprise", 1, "Extra inputs"),
     ],
 )

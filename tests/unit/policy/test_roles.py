@@ -188,7 +188,7 @@ def test_profile_of_a_profile_inherits_through_both() -> None:
     ("roles", "reason"),
     [
         ({"aa": {"extends": "bb"}, "bb": {"extends": "aa"}}, "extends itself through aa -> bb -> aa"),
-        ({"aa": {"extends": "lost"}}, "extends lost, which does not exist"),
+        ({"aa": {"extends": "lost"}}, "aa.extends: there is no role lost"),
         ({"aa": {**BASE, "actions": ["fly"]}}, "actions"),
         ({"aa": {**BASE, "tools": {"magic": {"ops": []}}}}, "unknown tool magic"),
         ({"aa": {**BASE, "tools": {"git": {"ops": ["log", "bisect"]}}}}, "tool git has no operation bisect"),
@@ -198,8 +198,8 @@ def test_profile_of_a_profile_inherits_through_both() -> None:
         ({"aa": {**BASE, "prompt": "../secret"}}, "prompt"),
         ({"aa": {**BASE, "colour": "red"}}, "colour"),
         ({"aa": {**BASE, "acts": {"steps": 1}}}, "acts.steps"),
-        ({"aa": {**BASE, "acts": {"steps": 3, "tools": ["files.burn"]}}}, "acts.tools names files.burn"),
-        ({"aa": {**BASE, "acts": {"steps": 3, "tools": ["files"]}}}, "acts.tools names files, which does not exist"),
+        ({"aa": {**BASE, "acts": {"steps": 3, "tools": ["files.burn"]}}}, "acts.tools.0: files.burn does not exist"),
+        ({"aa": {**BASE, "acts": {"steps": 3, "tools": ["files"]}}}, "acts.tools.0: files does not exist"),
     ],
 )
 def test_wrong_role_is_refused_with_its_name_and_the_reason(roles: dict[str, Any], reason: str) -> None:

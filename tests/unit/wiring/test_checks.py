@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from ray import serve
 
 from fleet.cli.local.local_principals import ensure_principals
+from fleet.config.files import packaged_directory
 from fleet.kernel.errors import ConfigError
 from fleet.wiring.checks import check_configuration
 from fleet.wiring.deployments import deploy_targets
@@ -59,6 +61,62 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_file_that_is_wrong_is_named_before_anything_starts(site: Path, tmp_path: Path, name: str, text: str) -> None:
     (site / name).write_text(text)
     with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        check_configuration(cluster_endpoints({"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(site), **STORES}))
+
+
+@pytest.mark.rule("GL-18", "GL-22")
+@pytest.mark.parametrize(
+    ("name", "written", "misspelt"),
+    [
+        ("coach.yaml", "no_scenario:", "no_scenarios:"),
+        ("context.yaml", "always:", "allways:"),
+        ("context.yaml", "    data: [DECISIONS_RELEVANT_ROLE", "    date: [DECISIONS_RELEVANT_ROLE"),
+        ("context.yaml", "SUMMARY_LAST", "SUMMARY_LATEST"),
+        ("council.yaml", "double_ballot: true", "doubled_ballot: true"),
+        ("council.yaml", "veto_roles: [qa,", "veto_roles: [qaa,"),
+        ("council.yaml", "test_author_role: qa", "test_author_role: tester_"),
+        ("council.yaml", "  developer: {num_agents", "  devloper: {num_agents"),
+        ("fleet.yaml", "backend: {kind: bubblewrap", "backend: {kind: bubblewarp"),
+        ("fsm.yaml", "guards: [dor_ok]", "guards: [dor_okay]"),
+        ("fsm.yaml", "gate: review_approved}", "gate: review_aproved}"),
+        ("fsm.yaml", "  unpark: {role", "  unparked: {role"),
+        ("fsm.yaml", "action: CLAIM_REVIEW", "action: CLAIM_REVEIW"),
+        ("fsm.yaml", "to: pending_qa,", "to: pendig_qa,"),
+        ("fsm.yaml", "    research: [architect", "    reserch: [architect"),
+        ("fsm.yaml", "claim_ttl_s: {implementing:", "claim_ttl_s: {implementig:"),
+        ("fsm.yaml", "skips: [DEPLOY,", "skips: [DEPLOYS,"),
+        ("fsm.yaml", "role: qa, wait_s", "role: qaa, wait_s"),
+        ("models.yaml", "budgets:", "budgetts:"),
+        ("models.yaml", "engine_id: profile", "engine_id: profiel"),
+        ("planning.yaml", "  backlog_review:", "  backlog_reviews:"),
+        ("planning.yaml", "councils: [architect,", "councils: [architekt,"),
+        ("planning.yaml", "trigger: complete", "trigger: completed"),
+        ("planning.yaml", "to: REVIEWING, roles: [system]", "to: REVIEWING, roles: [sytem]"),
+        ("policy.yaml", "{id: qa-work, effect:", "{id: qa-work, effct:"),
+        ("policy.yaml", "roles: [qa], phases: [BUILD, TEST], calls:", "roles: [qaa], phases: [BUILD, TEST], calls:"),
+        ("rigor.yaml", "  dor_min: 75", "  dor_minimum: 75"),
+        ("roles.yaml", "extends: architect", "extends: architekt"),
+        ("roles.yaml", "tools:", "toolz:"),
+        ("serve.yaml", "  gateway:", "  gatewy:"),
+        ("serve.yaml", "heartbeat_s:", "heartbeats:"),
+    ],
+)
+def test_name_that_is_misspelt_is_refused_with_its_file_and_line(
+    site: Path, tmp_path: Path, name: str, written: str, misspelt: str
+) -> None:
+    text = (packaged_directory() / name).read_text()
+    before, found, after = text.partition(written)
+    assert found
+    (site / name).write_text(before + misspelt + after)
+    line = (before + misspelt).count("\n") + 1
+    with pytest.raises(ConfigError, match=rf"{re.escape(name)}[,:] (.*; )?line {line}: "):
+        check_configuration(cluster_endpoints({"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(site), **STORES}))
+
+
+@pytest.mark.rule("GL-18", "GL-22")
+def test_pool_of_a_role_that_does_not_exist_is_refused_with_its_line(site: Path, tmp_path: Path) -> None:
+    (site / "fleet.yaml").write_text("# sizes\npools:\n  qa: 2\n  devloper: 3\n")
+    with pytest.raises(ConfigError, match=r"fleet.yaml, line 4: pools.devloper: roles.yaml has no role 'devloper'"):
         check_configuration(cluster_endpoints({"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(site), **STORES}))
 
 
