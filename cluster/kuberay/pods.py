@@ -10,7 +10,7 @@ from cluster.kuberay.identity import CLUSTER_LABEL, Manifest, labels, metadata, 
 from cluster.kuberay.network import DASHBOARD_PORT, METRICS_PORT, SERVE_PORT
 from cluster.kuberay.settings import ClusterSettings, Toleration, WorkerSettings
 from cluster.kuberay.stores import store_env
-from fleet.config.settings import RPC_MESSAGE_BYTES
+from fleet.config.settings import PROXY_ENVIRONMENT
 
 _USER = 1000
 _HEAD_GRACE_S = 60
@@ -140,7 +140,7 @@ def _env(cluster: ClusterSettings) -> list[Manifest]:
         "FLEET_HOME": HOME_PLACE,
         "FLEET_CONFIG": CONFIG_PLACE,
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(RPC_MESSAGE_BYTES),
+        **PROXY_ENVIRONMENT,
         "RAY_worker_niceness": "0",
         **dict(sorted(cluster.env.items())),
     }

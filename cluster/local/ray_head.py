@@ -16,7 +16,7 @@ from typing import Protocol
 
 from cluster.local.identity import ProcessIdentity, descendants, end_all
 from cluster.local.process import free_port, private_directory, write_private
-from fleet.config.settings import RPC_MESSAGE_BYTES
+from fleet.config.settings import PROXY_ENVIRONMENT
 from fleet.kernel.errors import StoreUnavailable
 
 NAMESPACE = "fleet"
@@ -58,7 +58,7 @@ def ray_environment(token_path: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Serve kills a proxy that is not ready within three times this long; its own 5 s are too few on a busy machine.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(RPC_MESSAGE_BYTES),
+        **PROXY_ENVIRONMENT,
         # Without it Ray replaces 127.0.0.1 by the address of the network card, opens its ports to the network, and
         # breaks when that address changes.
         _LOOPBACK_ONLY: "0",

@@ -474,6 +474,11 @@ class ChatFrontSettings(Settings):
 
 RPC_MESSAGE_BYTES = 4 * 2**20
 """Longer messages of gRPC are refused before they are read as a whole; what is in one is bound by `max_body_bytes`."""
+PROXY_ENVIRONMENT: Mapping[str, str] = {
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(RPC_MESSAGE_BYTES),
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_apps.patience:http_proxy_callback",
+}
+"""How the proxies of Ray Serve guard the doors; set before Ray starts, on every node."""
 
 
 class ServeSettings(Settings):

@@ -49,4 +49,6 @@ def test_client_reaches_a_story_through_the_proxy_of_serve() -> None:
         "events": [1, 2, 3, 4, 5],
         "lost": ["NOT_FOUND", "not_found"],
         "score": 0,
+        # The door for HTTP of the same proxy waits 15 s for the rest of a request.
+        "half_open": "HTTP/1.1 408 Request Timeout",
     }

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from fleet.config.settings import RPC_MESSAGE_BYTES, ServeSettings
+from fleet.config.settings import PROXY_ENVIRONMENT, RPC_MESSAGE_BYTES, ServeSettings
 from fleet.kernel.clock import SystemClock
 from serve_apps.app import listen_on_node, rpc_options
 from serve_apps.routes.gateway import build_gateway
@@ -78,6 +78,8 @@ def open_ports() -> list[int]:
 async def asked() -> dict[str, Any]:
     """What a client hears."""
     told: dict[str, Any] = {}
+    half_open, writer = await asyncio.open_connection("127.0.0.1", 18_000)
+    writer.write(b"GET /api/health HTTP/1.1\r\nhost:")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{settings().rpc_port}") as channel:
         planning = stub("Planning", channel)
         one = planning_pb2.StoryRequest(story_id=STORY)
@@ -105,13 +107,15 @@ async def asked() -> dict[str, Any]:
         coach = stub("StoryCoach", channel)
         told["score"] = (await coach.ScoreStory(coach_pb2.ScoreRequest(title="A slug"), metadata=ROOT)).score
     told["open"] = open_ports()
+    told["half_open"] = (await asyncio.wait_for(half_open.read(), 60)).decode().split("\r\n")[0]
+    writer.close()
     return told
 
 
 def main() -> None:
     """The last line of standard output is what a client hears, as JSON."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    os.environ["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] = str(RPC_MESSAGE_BYTES)
+    os.environ |= PROXY_ENVIRONMENT
     os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     with tempfile.TemporaryDirectory(prefix="rpc-") as folder:
         ray.init(
