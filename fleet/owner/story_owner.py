@@ -9,7 +9,15 @@ from typing import Any
 
 from fleet.events.story import Topic
 from fleet.events.task import SlaBreached
-from fleet.kernel.errors import ApprovalRequired, FleetError, LogRegressed, OwnershipError, Retry, StoreError
+from fleet.kernel.errors import (
+    ApprovalRequired,
+    FleetError,
+    LogRegressed,
+    OwnershipError,
+    Retry,
+    StoreError,
+    StoreFull,
+)
 from fleet.kernel.ids import CommandId, Principal
 from fleet.owner.duties import councils, delivery, derivation, gate_councils, gates, tasks
 from fleet.owner.duties import deploy as deploying
@@ -262,8 +270,12 @@ class StoryOwner:
         return plan(self.bench.state, self.bench.rules.fsm, now_ms=self.bench.now_ms)
 
     async def _settle(self, error: Exception) -> None:
-        """Try again, later if need be, or park. An outage of the log is not the story's fault and is raised."""
-        if isinstance(error, StoreError) and error.retry is Retry.LATER:
+        """Try again, later if need be, or park. An outage of the log is not the story's fault and is raised.
+
+        Blobs without room park the story, for only people make some; where it is the log that has none, the park cannot
+        be recorded either, and that is raised.
+        """
+        if isinstance(error, StoreError) and error.retry is Retry.LATER and not isinstance(error, StoreFull):
             raise error
         if isinstance(error, ApprovalRequired) and not self._owed():
             return  # the request is on record, and the story waits for its answer (RT-34)

@@ -6,10 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -18,14 +14,13 @@ from fleet.kernel.errors import SandboxUnavailable, StoreFull
 from fleet.kernel.ids import Digest, RunKey, StoryId
 from fleet.policy.runs.spec import LiveFolder, RunSpec
 from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
-from fleet.sandbox.backends.identity import is_root
 from fleet.sandbox.folders.live import FolderLimits
 from fleet.sandbox.memory import MemoryRunLedger
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
 from fleet.trees.files import FileBlobStore
 from fleet.trees.memory import MemoryBlobStore
 from fleet.trees.port import DiskUse
-from tests.support.sandbox import SMALL, state_folder
+from tests.support.sandbox import SMALL, passable_disk, state_folder
 from tests.support.sandbox import put_tree as put_files
 from tests.support.session_folders import FILES, Session, made
 
@@ -36,23 +31,6 @@ MIB = 1 << 20
 async def use_of(backend: BubblewrapBackend) -> dict[str, DiskUse]:
     """What lies on the disk by kind."""
     return {use.kind: use for use in await backend.usage()}
-
-
-@contextmanager
-def small_disk(mebibytes: int) -> Generator[Path]:
-    """A folder that is a file system of this size, which dropped users can pass."""
-    if not is_root():
-        pytest.skip("only root mounts a small disk")
-    folder = Path(tempfile.mkdtemp(prefix="fleet-disk-", dir="/tmp"))
-    mount = ("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0711", "tmpfs", str(folder))
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        folder.rmdir()
-        pytest.skip("this machine mounts no small disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(("umount", "-l", str(folder)), check=True)
-        folder.rmdir()
 
 
 # What a supervisor that died left behind.
@@ -176,7 +154,7 @@ async def test_what_a_command_uses_is_never_evicted_and_the_next_one_is_told_to_
 
 async def test_full_disk_is_told_nothing_is_lost_and_work_goes_on_when_there_is_room() -> None:
     blobs = MemoryBlobStore()
-    with small_disk(160) as disk:
+    with passable_disk(160) as disk:
         backend = await made(disk / "state", blobs, use_overlays=False)
         base = await put_files(blobs, {**FILES, "big": os.urandom(8 * MIB)})
         one, other = Session(backend, blobs, base, name="one"), Session(backend, blobs, base, name="other")
@@ -201,7 +179,7 @@ async def test_full_disk_is_told_nothing_is_lost_and_work_goes_on_when_there_is_
 
 async def test_base_that_does_not_fit_leaves_nothing_behind() -> None:
     blobs = MemoryBlobStore()
-    with small_disk(120) as disk:
+    with passable_disk(120) as disk:
         backend = await made(disk / "state", blobs, use_overlays=False)
         before = os.statvfs(disk).f_bavail
         base = await put_files(blobs, {f"big{n}": os.urandom(8 * MIB) for n in range(16)})
@@ -214,7 +192,7 @@ async def test_base_that_does_not_fit_leaves_nothing_behind() -> None:
 
 async def test_command_that_fills_the_disk_ends_at_its_limit_and_gives_its_room_back_at_once() -> None:
     blobs = MemoryBlobStore()
-    with small_disk(240) as disk:
+    with passable_disk(240) as disk:
         backend = await made(disk / "state", blobs, use_overlays=False)
         session = Session(backend, blobs, await put_files(blobs, FILES))
         await session.run("echo kept > mine")
@@ -229,7 +207,7 @@ async def test_command_that_fills_the_disk_ends_at_its_limit_and_gives_its_room_
 
 async def test_command_on_a_disk_that_others_fill_is_tried_again_and_not_told_as_over_its_limit() -> None:
     blobs = MemoryBlobStore()
-    with small_disk(160) as disk:
+    with passable_disk(160) as disk:
         for way in (True, False):
             backend = await made(disk / f"state-{way}", blobs, use_overlays=False)
             session = Session(backend, blobs, await put_files(blobs, FILES))
@@ -252,7 +230,7 @@ async def test_command_on_a_disk_that_others_fill_is_tried_again_and_not_told_as
 
 
 async def test_blobs_without_room_refuse_and_the_run_is_done_under_its_key_when_there_is_some() -> None:
-    with small_disk(64) as disk, state_folder() as root:
+    with passable_disk(64) as disk, state_folder() as root:
         blobs = FileBlobStore(disk / "blobs")
         backend = await made(root, blobs)
         sandbox = ToolSupervisor(backend, MemoryRunLedger(), blobs, SystemClock(), "sandbox:n1")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 from fleet.kernel.digest import digest_of
 from fleet.kernel.ids import Digest
 from fleet.policy.runs.spec import Limits
+from fleet.sandbox.backends.identity import is_root
 from fleet.sandbox.backends.probes import processes_named
+from fleet.sandbox.folders.workspace import free_bytes
 from fleet.sandbox.memory import ProgramEnd, ProgramStart
 from fleet.trees.port import BlobStore
 from fleet.trees.tree import FileEntry, Mode, encode_tree
@@ -98,3 +104,35 @@ async def eventually(holds: Callable[[], bool], *, within_s: float = 60.0) -> No
 def survivors(token: str) -> list[int]:
     """Pids whose command line holds the token; a zombie has none."""
     return processes_named(token)
+
+
+@contextmanager
+def passable_disk(mebibytes: int) -> Generator[Path]:
+    """A folder that is a file system of this size, which dropped users can pass."""
+    if not is_root():
+        pytest.skip("only root mounts a small disk")
+    folder = Path(tempfile.mkdtemp(prefix="fleet-disk-", dir="/tmp"))
+    mount = ("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0711", "tmpfs", str(folder))
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        folder.rmdir()
+        pytest.skip("this machine mounts no small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(("umount", "-l", str(folder)), check=True)
+        folder.rmdir()
+
+
+@contextmanager
+def filled(disk: Path, *, leaving: int) -> Generator[Path]:
+    """The disk has no more than so many bytes free while the block lasts, or until the file is gone that is yielded."""
+    filler = disk / "filler"
+    with filler.open("wb") as file:
+        # Others write meanwhile, so that what was free a moment ago may be less now.
+        while (free := free_bytes(disk) - leaving) > 0:
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), free)
+    try:
+        yield filler
+    finally:
+        filler.unlink(missing_ok=True)

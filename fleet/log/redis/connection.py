@@ -44,7 +44,8 @@ _TABLE: tuple[tuple[type[Exception], type[FleetError], str], ...] = (
     (driver.NoSuchFieldsetError, FleetError, "report this as a defect"),
     (driver.ResponseError, StoreUnavailable, "read the server's log, then repeat"),
     (driver.InvalidResponse, StoreUnavailable, "check that the address is that of a Redis server"),
-    (driver.ConnectionError, StoreUnavailable, "check that it runs and that its address is right"),
+    # A log store that cannot write its file ends by itself.
+    (driver.ConnectionError, StoreUnavailable, "check that it runs, that its disk has room, and its address"),
     (driver.TimeoutError, StoreUnavailable, "check that it runs and is not overloaded"),
     (driver.DataError, FleetError, "report this as a defect"),
     (driver.PubSubError, FleetError, "report this as a defect"),

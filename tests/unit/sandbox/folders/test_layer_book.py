@@ -21,7 +21,10 @@ from fleet.sandbox.backends.toolchain import Toolchain
 from fleet.sandbox.backends.toolchains import Toolchains
 from fleet.sandbox.folders.layer_book import LayerLimits
 from fleet.sandbox.folders.package_layers import MissingToolchain, PackageLayers
+from fleet.sandbox.folders.workspace import free_bytes
 from fleet.trees.port import DiskUse
+from tests.support.chaos_servers import small_disk
+from tests.support.sandbox import filled
 
 MIB = 1 << 20
 BASE = Toolchain(((Path("/usr"), "/toolchain"),), "/toolchain/bin", (), digest_of(b"x"))
@@ -128,6 +131,28 @@ def test_layer_for_which_those_in_use_leave_no_room_is_refused_with_what_to_do(t
     age(layers, "a", 2)
     layers.keep(name_of("b"), archive(), b"{}")
     assert there(tmp_path) == "b"
+
+
+@pytest.mark.rule("RC-113")
+def test_layer_that_finds_the_disk_full_takes_the_room_of_idle_ones_or_is_refused_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk", size_mb=8) as disk:
+        layers = PackageLayers(disk, LayerLimits(idle_s=3600))
+        kept(layers, "a", "b")
+        with filled(disk, leaving=MIB // 2):
+            assert free_bytes(disk) <= MIB // 2
+            layers.keep(name_of("c"), archive(), b"{}")
+            assert there(disk) == "c"
+            assert removed(layers.usage()) == [f"go:{letter * 24}" for letter in "ab"]
+        with filled(disk, leaving=MIB // 2):
+            with pytest.raises(SandboxUnavailable, match="is full") as error:
+                layers.keep(name_of("d"), archive(), b"{}")
+            assert error.value.details["missing"] == "disk"
+        # The one in use is there, and of the other nothing is left.
+        assert (there(disk), list(disk.glob(".new-*"))) == ("c", [])
+        layers.keep(name_of("d"), archive(), b"{}")
+        assert there(disk) == "cd"
 
 
 def test_removal_that_a_killed_process_left_half_done_is_finished(tmp_path: Path) -> None:
