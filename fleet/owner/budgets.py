@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from fleet.events.budget import BudgetExhausted, BudgetScope, UsageAdjusted
 from fleet.events.step import StepFinished
-from fleet.kernel.errors import BudgetExceeded, FleetError
+from fleet.kernel.errors import BudgetExceeded, CommitUnknown, FleetError, StoreUnavailable
 from fleet.kernel.ids import StepId, StoryId
 from fleet.models.engine_config import Price
 from fleet.models.port import AgentRequest
@@ -118,9 +118,15 @@ class Budgeting:
             await self.spending.settle(hold, actual_spend(finished.cost, calls=1))
 
     async def charge(self, state: StoryState, used: UsageAdjusted, *, epoch: int, now_ms: int) -> None:
-        """The day's totals know what calls used that were not answered, beside what is held for their step."""
-        if self.spending is not None:
-            hold = self._hold(state, f"{used.step_id}#{state.version}", Spend(), epoch=epoch, now_ms=now_ms)
+        """The day's totals know what calls used that were not answered, beside what is held for their step.
+
+        An outage of their store is passed over: the story has the use on record, and its caller has the error of the
+        model to tell.
+        """
+        if self.spending is None:
+            return
+        hold = self._hold(state, f"{used.step_id}#{state.version}", Spend(), epoch=epoch, now_ms=now_ms)
+        with contextlib.suppress(StoreUnavailable, CommitUnknown):
             await self.spending.reserve(hold, limits={})
             await self.spending.settle(hold, Spend(**{k: v for k, v in used.delta.items() if k in QUANTITIES}))
 
