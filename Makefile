@@ -37,7 +37,7 @@ help: ## this list
 	@echo "make lint | types | imports | rules | docs | longest      one check each"
 	@echo "make e2e-slow | chaos | bench                            long runs"
 	@echo "make setup      the environment in .venv/, and the typed part of swe_fleet_client"
-	@echo "make lock       resolve requirements.lock and requirements-dev.lock again"
+	@echo "make lock       resolve requirements.lock, requirements-dev.lock and the lock of vLLM's image again"
 	@echo "make clean      remove what was built here; stories and their logs stay"
 
 setup: $(READY)

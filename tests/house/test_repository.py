@@ -150,6 +150,13 @@ def test_github_file_is_yaml(path: Path) -> None:
     assert isinstance(yaml.safe_load(path.read_text()), dict)
 
 
+def test_actions_of_workflows_are_pinned_by_commit() -> None:
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
+    used = [use for path in workflows for use in re.findall(r"uses: +(.+)$", path.read_text(), re.MULTILINE)]
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w/.-]+@[0-9a-f]{40}  # v\d+(\.\d+)+", action)] == []
+
+
 def test_longest_lists_modules_and_functions(capsys: pytest.CaptureFixture[str]) -> None:
     assert longest.main() == 0
 
