@@ -366,10 +366,10 @@ def _waits_for(state: StoryState, session: SessionSteps) -> str:
         return "a person: the story is parked"
     if state.is_paused:
         return "a person: the story is paused"
-    if session.begun is None:
-        return "its turn: it begins when the council looks at its members again"
     if session.record.stopped is not None:
         return "its owner, which ends it"
+    if session.begun is None:
+        return "its turn: it begins when the council looks at its members again"
     turn = session.turns.get(session.last_turn)
     running = [c for c in turn.calls.values() if c.main is not None and c.main.finished is None] if turn else []
     if running and running[0].main is not None:

@@ -19,7 +19,7 @@ from fleet.owner.engineering.diffs import tree_diff
 from fleet.owner.engineering.evidence_tree import judged_tree
 from fleet.owner.engineering.session import Assignment, work_session
 from fleet.owner.workbench import Workbench
-from fleet.story.sessions.steps import forks_in
+from fleet.story.sessions.steps import forks_in, session_id_of, session_of
 from fleet.trees.port import BlobStore
 from fleet.trees.service import file_text, put_whole, read_changes, read_tree
 from fleet.trees.tree import Tree, encode_tree
@@ -121,7 +121,7 @@ async def deliver(
         own: what this session alone is told.
 
     Raises:
-        ReplyMalformed: the session ended without any change.
+        ReplyMalformed: the session ended without any change, or is a fork that ended before a reply of its own.
     """
     bench = sitting.bench
     forks = [fork.forked.member_id for fork in forks_in(bench.state, sitting.council_id) if fork.forked]
@@ -148,6 +148,11 @@ async def deliver(
         is_cut=sitting.is_closing,
     )
     worked = await work_session(bench, given)
+    session = session_of(bench.state, session_id_of(bench.state.story_id, given.step))
+    if session is not None and session.record.forked is not None and not session.has_worked:
+        # Its files are those of another session in the middle of its work, and that one hands in its own.
+        why = f"it ended as {worked.reason.value} before its first own reply"
+        raise ReplyMalformed(f"the session of {member.member_id} did nothing: {why}")
     assert sitting.opened.subject_digest is not None, "councils on tasks are opened on a tree"
     candidate = await candidate_of(bench, worked.head, sitting.opened.subject_digest)
     if candidate is None:

@@ -59,6 +59,11 @@ class SessionSteps:
         return max(self.turns, default=inherited)
 
     @property
+    def has_worked(self) -> bool:
+        """Whether a reply is on record: of a fork, one of its own."""
+        return any(turn.reply is not None and turn.reply.finished is not None for turn in self.turns.values())
+
+    @property
     def is_draft(self) -> bool:
         """Whether it works out a candidate; the others repair one."""
         return self.step.startswith(f"{self.council_id}/draft/")

@@ -8,7 +8,7 @@ import pytest
 
 from fleet.events.codec import decode
 from fleet.events.step import SessionEnded, SessionForked, SessionStopped, SessionTold
-from fleet.kernel.errors import InvalidTransition, ModelUnavailable, NotFound, PolicyDenied
+from fleet.kernel.errors import InvalidTransition, ModelUnavailable, NotFound, PolicyDenied, ReplyMalformed
 from fleet.kernel.ids import Principal
 from fleet.models.port import AgentRequest
 from fleet.story.sessions.steps import session_id_of, session_of, sessions_of, whole_turns
@@ -215,6 +215,76 @@ async def test_owner_killed_at_any_append_of_a_fork_comes_to_the_same(stored: bo
         with pytest.raises(Crash):
             await world.deliver(seat)
         assert await world.deliver(seat) == expected, at
+
+
+async def stop_fork(world: SessionWorld, when: int | None) -> int:
+    """The seat of a fork that a person stops before it began, or during its reply of this number."""
+    await world.deliver()
+    seat = await forked(world)
+    (fork,) = await recorded(world, SessionForked)
+
+    async def stop() -> None:
+        if not await recorded(world, SessionStopped):
+            await world.command("stop_session", key="key-0002", session_id=fork.session_id, reason="it is not needed")
+
+    if when is None:
+        await stop()
+    else:
+        world.engineer.meanwhile[when] = stop
+    return seat
+
+
+@pytest.mark.rule("CN-26", "CN-27")
+@pytest.mark.parametrize("when", [None, 3], ids=["before it began", "during its first reply"])
+async def test_fork_that_is_stopped_before_a_reply_of_its_own_hands_in_nothing(when: int | None):
+    world = await SessionWorld(SCRIPT).begin()
+    seat = await stop_fork(world, when)
+    before = len(world.engineer.asked)
+    with pytest.raises(ReplyMalformed, match="did nothing: it ended as stopped before its first own reply"):
+        await world.deliver(seat)
+    assert len(world.engineer.asked) == before
+    ended = (await recorded(world, SessionEnded))[-1]
+    assert (ended.reason, ended.turns) == ("stopped", 2)
+    fork = session_of((await world.journal()).state, ended.session_id)
+    assert fork is not None
+    assert (fork.has_worked, fork.record.stopped is not None) == (False, True)
+    # The second is asked for its third turn, and stopped meanwhile.
+    assert sorted(fork.turns) == ([] if when is None else [3])
+
+
+@pytest.mark.rule("CN-26", "CN-27")
+async def test_fork_that_is_stopped_after_a_reply_of_its_own_hands_in_its_files():
+    world = await SessionWorld(SCRIPT).begin()
+    files = await world.candidate(await world.deliver(await stop_fork(world, 4)))
+    assert files["notes.txt"] == "half"
+    assert "docs/slug.md" not in files
+
+
+@pytest.mark.rule("CN-26", "RC-50", "GL-19")
+@pytest.mark.parametrize("stored", [True, False], ids=["after", "before"])
+async def test_owner_killed_at_any_append_of_a_stopped_fork_comes_to_the_same(stored: bool):
+    async def begun(at: int = 0) -> tuple[SessionWorld, int]:
+        log = MortalLog(stored=stored)
+        world = await SessionWorld(SCRIPT, log).begin()
+        seat = await stop_fork(world, None)
+        log.at = log.count + at if at else 0
+        return world, seat
+
+    plain, seat = await begun()
+    assert isinstance(plain.log, MortalLog)
+    before = plain.log.count
+    with pytest.raises(ReplyMalformed):
+        await plain.deliver(seat)
+    assert plain.log.count - before >= 2
+    for at in range(1, plain.log.count - before + 1):
+        world, seat = await begun(at)
+        asked = len(world.agents.requests)
+        with pytest.raises(Crash):
+            await world.deliver(seat)
+        with pytest.raises(ReplyMalformed):
+            await world.deliver(seat)
+        assert len(world.agents.requests) == asked, at
+        assert [e.reason for e in await recorded(world, SessionEnded)] == ["submitted", "stopped"], at
 
 
 @pytest.mark.rule("CN-27")
