@@ -81,7 +81,7 @@ def next_step(state: Session) -> Step:
         return Recall(len(state.turns))
     use = state.pending
     if use is not None:
-        call = call_of(use)
+        call = call_of(use, state.terms.outside)
         assert isinstance(call, SessionCall), "uses that are no call have their answer"
         return Carry(len(state.turns), len(state.turns[-1].seen) + 1, call, state.head)
     if state.too_long >= _TOO_OFTEN:
@@ -108,7 +108,7 @@ def looks_ahead(state: Session) -> tuple[Carry, ...]:
     for number, use in enumerate(last.reply.uses[:MAX_CALLS], 1):
         if number <= len(last.seen):
             continue
-        call = call_of(use)
+        call = call_of(use, state.terms.outside)
         if not isinstance(call, SessionCall) or not _only_looks(call) or call.digest in made:
             break
         made.add(call.digest)
@@ -117,7 +117,7 @@ def looks_ahead(state: Session) -> tuple[Carry, ...]:
 
 
 def _only_looks(call: SessionCall) -> bool:
-    return call.name in LOOKS and not call.text("output")
+    return (call.name in LOOKS and not call.text("output")) or call.is_outside
 
 
 def _used_up(state: Session) -> SessionEnding | None:
@@ -153,7 +153,7 @@ def after_reply(state: Session, reply: SessionReply, usage: TokenUsage, *, laten
     """The state once this reply is on record."""
     state = replace(with_reply(state, reply, usage, latency_ms=latency_ms), too_long=0)
     if not reply.uses:
-        state = _with_problem(state, _without_call(reply))
+        state = _with_problem(state, _without_call(state, reply))
     return _advanced(state)
 
 
@@ -195,13 +195,14 @@ def over_budget(state: Session) -> Session:
     return replace(state, ended=SessionEnding.BUDGET_USED)
 
 
-def _without_call(reply: SessionReply) -> str:
+def _without_call(state: Session, reply: SessionReply) -> str:
     if reply.is_cut:
         return (
             "Your reply was cut off at its length limit before a tool was called. Do less at once: one call with a "
             "smaller change."
         )
-    return f"Your reply called no tool. Call one of {', '.join(TOOL_NAMES)}; submit ends the work."
+    names = ", ".join((*TOOL_NAMES, *(offer.name for offer in state.terms.outside)))
+    return f"Your reply called no tool. Call one of {names}; submit ends the work."
 
 
 def _with_problem(state: Session, problem: str) -> Session:

@@ -287,7 +287,7 @@ def _known(state: Session, use: ToolUse) -> Seen | None:
         return Seen(use, "skipped", "Not executed: the session was over.", state.head)
     if len(state.turns[-1].seen) >= MAX_CALLS:
         return Seen(use, "skipped", f"Not executed: a reply may hold {MAX_CALLS} calls; ask again.", state.head)
-    call = call_of(use)
+    call = call_of(use, state.terms.outside)
     if not isinstance(call, SessionCall):
         return Seen(use, "problem", call.text, state.head)
     if call.name == "note":

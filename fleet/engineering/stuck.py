@@ -11,7 +11,8 @@ from fleet.engineering.state import Seen, Session, SessionEnding
 
 _WINDOW = 20
 """Turns that are looked at."""
-_SAME_CALL = 5
+_SAME_CALL, _SAME_CALL_ENDS = 3, 5
+"""Turns with the same call on the same files."""
 _SAME_FAILURE, _SAME_FAILURE_ENDS = 4, 7
 _RETURNS, _RETURNS_END = 2, 4
 _REFUSED, _REFUSED_END = 3, 6
@@ -33,7 +34,7 @@ def pattern_in(state: Session) -> SessionEnding | None:
         return SessionEnding.NO_USABLE_REPLY
     if _refused_edits(state) >= _REFUSED_END:
         return SessionEnding.REFUSED_EDITS
-    if _same_calls(state) >= _SAME_CALL:
+    if _same_calls(state) >= _SAME_CALL_ENDS:
         return SessionEnding.SAME_CALL
     if _heads_of_one_failure(state) >= _SAME_FAILURE_ENDS:
         return SessionEnding.SAME_FAILURE
@@ -65,6 +66,12 @@ def _nudges(state: Session) -> Iterator[Nudge]:
             "back_and_forth",
             "The files are again as they were before: you undo your own changes. Decide which version is right and why "
             "before you change anything else.",
+        )
+    if _same_calls(state) >= _SAME_CALL:
+        yield Nudge(
+            "same_call",
+            "You make the same call again and again on the same files: it can tell you nothing new. Say what you still "
+            "need to know and look for that, or make the next change.",
         )
     turns, quiet = len(state.turns), _turns_without_change(state)
     if state.head == state.base and turns * 3 >= state.terms.turns and len(state.heads) == 1:
@@ -101,10 +108,15 @@ def _refused_edits(state: Session) -> int:
 
 
 def _same_calls(state: Session) -> int:
+    """In how many turns the call was made that was made in most. Calls of one reply know nothing of each other."""
     made = Counter(
-        (one.call.digest, one.head)
-        for one in _recent(state)
-        if one.call is not None and one.kind not in ("edit", "note")
+        same
+        for turn in state.turns[-_WINDOW:]
+        for same in {
+            (one.call.digest, one.head)
+            for one in turn.seen
+            if one.call is not None and one.kind not in ("edit", "note", "skipped")
+        }
     )
     return max(made.values(), default=0)
 

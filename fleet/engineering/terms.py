@@ -7,11 +7,16 @@ from typing import Annotated
 from pydantic import Field
 
 from fleet.kernel.types import Frozen, Rigor
+from fleet.models.chat import ToolOffer
 
 BYTES_PER_TOKEN = 3
 """As `estimate_tokens` counts: an upper guess, so that no limit in characters is a lie in tokens."""
 _TURNS: dict[Rigor, int] = {"L3": 120}
 _TURNS_ELSE = 60
+
+
+def _is_empty(value: object) -> bool:
+    return not value
 
 
 class SessionTerms(Frozen):
@@ -37,6 +42,8 @@ class SessionTerms(Frozen):
     """Whether the first submission is answered with what the repository's own formatter would change."""
     is_linted: bool = False
     """Whether it is also answered with what the repository's own linters say of the changed files."""
+    outside: tuple[ToolOffer, ...] = Field(default=(), exclude_if=_is_empty)
+    """Operations beside the tools of every session: looks at what the policy lists outside of the files."""
 
     @property
     def run_chars(self) -> int:

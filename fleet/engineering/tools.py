@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from fleet.engineering.edits import Refused
 from fleet.engineering.patches import parse_patch
@@ -22,6 +22,8 @@ LOOKS: frozenset[ToolName] = frozenset({"read", "search", "files", "symbols"})
 MAX_TIMEOUT_S = 600
 """Seconds that one command may take."""
 _ABOUT_CHARS = 160
+_SAYS_MOST = ("command", "name", "path", "pattern", "select", "url", "tool", "server", "database")
+"""Arguments, the one that stands for a call first."""
 _MAX_GLOB, _MAX_STARS = 200, 8
 _TEXT: dict[str, Any] = {"type": "string"}
 _PATH: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 4096}
@@ -30,10 +32,14 @@ _LINE: dict[str, Any] = {"type": "integer", "minimum": 1}
 _TIMEOUT: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_S}
 
 
+OutsideName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+?__[a-z0-9_-]+$")]
+"""`<tool>__<op>` of an operation of the policy."""
+
+
 class SessionCall(Frozen):
     """One use of a tool whose arguments have the form that was offered."""
 
-    name: ToolName
+    name: ToolName | OutsideName
     args: dict[str, JsonValue]
 
     @property
@@ -42,11 +48,14 @@ class SessionCall(Frozen):
         return digest_of_json({"name": self.name, "args": self.args})
 
     @property
+    def is_outside(self) -> bool:
+        """Whether it looks at something outside of the files."""
+        return "__" in self.name
+
+    @property
     def about(self) -> str:
         """The argument that says most, in one short line."""
-        value = next(
-            (self.args[name] for name in ("command", "name", "path", "pattern", "select") if name in self.args), ""
-        )
+        value = next((self.args[name] for name in _SAYS_MOST if name in self.args), "")
         if self.name == "patch":
             value = list(self.paths)
         text = " ".join(str(part) for part in value) if isinstance(value, list) else str(value)
@@ -178,9 +187,13 @@ def checked_glob(glob: str) -> str:
     return glob
 
 
-def call_of(use: ToolUse) -> SessionCall | ToolProblem:
-    """The call that a use stands for, or what the model is told instead of a result (MB-14)."""
-    args = arguments_of(use, OFFERS)
+def call_of(use: ToolUse, outside: Sequence[ToolOffer] = ()) -> SessionCall | ToolProblem:
+    """The call that a use stands for, or what the model is told instead of a result (MB-14).
+
+    Args:
+        outside: what the session is offered beside the tools of every session.
+    """
+    args = arguments_of(use, (*OFFERS, *outside))
     if isinstance(args, ToolProblem):
         return args
     call = SessionCall.model_validate({"name": use.name, "args": args})

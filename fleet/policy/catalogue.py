@@ -21,7 +21,7 @@ READ_OPS: Mapping[str, frozenset[str]] = _sets(
     helm="list status history template lint diff",
     browser="open check dom console screenshot",
     cloud="aws_read gcloud_read az_read",
-    mcp="list_tools",
+    mcp="list_tools read",
 )
 """Operations that read only and run no project code."""
 

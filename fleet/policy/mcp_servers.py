@@ -30,6 +30,8 @@ class McpServer(Frozen):
     """Variables of the command, text or `secret://<name>`; it has no others but PATH, HOME and the like."""
     tools: dict[str, Digest] = Field(default_factory=dict)
     """Tool -> digest of its name, description and schemas as they were approved (`mcp.list_tools` prints it)."""
+    reads: frozenset[str] = frozenset()
+    """Approved tools that change nothing anywhere: `mcp.read` calls them, in work sessions too, and nobody is asked."""
 
     @model_validator(mode="after")
     def _check(self) -> McpServer:
@@ -39,6 +41,8 @@ class McpServer(Frozen):
             raise ValueError("authorization is for a server with url")
         if self.env and not self.command:
             raise ValueError("env is for a server with command")
+        if strange := sorted(self.reads - self.tools.keys()):
+            raise ValueError(f"reads names {strange[0][:80]!r}, which is not among tools")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -85,6 +86,19 @@ class Targets(Frozen):
     mcp_servers: tuple[str, ...] = ()
     mcp: dict[str, McpServer] = Field(default_factory=dict)
     """How listed MCP servers are reached, and which of their tools were approved (RT-64)."""
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """What is listed of this kind of target, sorted."""
+        listed: dict[str, Iterable[str]] = {
+            "host": self.hosts,
+            "repository": self.git,
+            "database": self.databases,
+            "image": self.images,
+            "namespace": self.namespaces,
+            "chart": self.charts,
+            "mcp_server": self.mcp_servers,
+        }
+        return tuple(sorted(listed[kind]))
 
     @property
     def environment(self) -> str | None:

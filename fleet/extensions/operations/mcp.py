@@ -62,12 +62,13 @@ class McpTool:
         return "mcp"
 
     async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
-        """`list_tools`: every tool with its digest and state; descriptions only of approved ones. `call`: its answer.
+        """`list_tools`: every tool with its digest and state; what is said of it only when approved. Else its answer.
 
-        Raises PolicyDenied for a server that is not declared and for a tool that is not the approved one, ToolFailed
-        when the server cannot be reached, ToolTimeout when it did not answer.
+        Raises PolicyDenied for a server that is not declared, for a tool that is not the approved one, and for `read`
+        of a tool that may change something; ToolFailed when the server cannot be reached, ToolTimeout when it did not
+        answer.
         """
-        if call.op not in ("list_tools", "call"):
+        if call.op not in ("list_tools", "read", "call"):
             raise unknown_op(call)
         name = text_of(call, "server")
         server = self._servers.get(name)
@@ -82,6 +83,9 @@ class McpTool:
             if call.op == "list_tools":
                 return await self._listed(server, offered)
             wanted = text_of(call, "tool")
+            if call.op == "read" and wanted not in server.reads:
+                told = f"tool {wanted[:80]!r} of MCP server {name!r} is not listed under reads"
+                raise PolicyDenied(told, rule_id="RT-64")
             found = offered.get(wanted)
             check_pin(server, wanted, found.pin if found else None, name=name)
             return await self._called(client, wanted, mapping_of(call, "args"), values.secrets)
@@ -105,8 +109,9 @@ class McpTool:
             state = pin_state(server, name, offer.pin)
             content.append({"tool": name, "state": state, "pin": str(offer.pin)})
             # What nobody approved is not shown: a description is where instructions are smuggled in.
-            shown = f": {offer.description}" if state == "approved" else ""
-            lines.append(f"{name} [{state}] {offer.pin}{shown}")
+            shown = f": {offer.description}\n  args: {offer.arguments}" if state == "approved" else ""
+            also = ", reads" if name in server.reads else ""
+            lines.append(f"{name} [{state}{also}] {offer.pin}{shown}")
         return await outcome_of("\n".join(lines), self._blobs, content={"tools": content})
 
     async def _called(
@@ -137,9 +142,11 @@ class _Values:
 class _Offer:
     """What a server says about one tool."""
 
-    def __init__(self, pin: Digest, description: str) -> None:
+    def __init__(self, pin: Digest, description: str, arguments: str) -> None:
         self.pin = pin
         self.description = description
+        self.arguments = arguments
+        """JSON Schema."""
 
 
 async def _offered(client: Client) -> dict[str, _Offer]:
@@ -157,7 +164,7 @@ async def _offered(client: Client) -> dict[str, _Offer]:
                 input_schema=tool.input_schema,
                 output_schema=tool.output_schema,
             )
-            found[tool.name] = _Offer(pin, tool.description or "")
+            found[tool.name] = _Offer(pin, tool.description or "", as_json(tool.input_schema))
         cursor = page.next_cursor
         if cursor is None:
             return found

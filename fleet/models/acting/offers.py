@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fleet.models.chat import ToolOffer
 from fleet.models.replies.tool_calls import offer_of
 from fleet.policy.capabilities import ArgSpec, Capability
 
+_NAMES = 20
+"""Of what an operation may reach, so many are named."""
 _SAID: Mapping[str, str] = {
     "files.list": 'Names of the files in a folder; path "." is the whole repository.',
     "files.read": "The text of one file.",
@@ -23,6 +25,13 @@ _SAID: Mapping[str, str] = {
     "git.diff": "What differs from a commit.",
     "git.show": "One commit.",
     "tests.pytest": "Runs the tests of the repository in a copy that is thrown away, and says which fail.",
+    "http.get": "What the address answers.",
+    "http.head": "Status and headers of the address.",
+    "db.postgresql_query": "The rows of a query that reads only.",
+    "db.redis_read": "The answer of a Redis command that reads only.",
+    "db.neo4j_read": "The rows of a Cypher query that reads only.",
+    "mcp.list_tools": "The tools of an MCP server: which may be called, what they do, and their arguments.",
+    "mcp.read": "What a tool of an MCP server answers, one that mcp__list_tools marks with `reads`.",
 }
 _TYPES: Mapping[str, dict[str, Any]] = {
     "integer": {"type": "integer"},
@@ -51,7 +60,15 @@ def offers_of(capabilities: Iterable[Capability]) -> tuple[ToolOffer, ...]:
     return tuple(_offer(capability) for capability in capabilities)
 
 
-def _offer(capability: Capability) -> ToolOffer:
+def offers_outside(capabilities: Iterable[tuple[Capability, Sequence[str]]]) -> tuple[ToolOffer, ...]:
+    """As `offers_of`, for operations that reach something outside; each offer says what."""
+    return tuple(
+        _offer(capability, f" Listed: {', '.join(names[:_NAMES])}{' ...' if len(names) > _NAMES else ''}.")
+        for capability, names in capabilities
+    )
+
+
+def _offer(capability: Capability, also: str = "") -> ToolOffer:
     needed_first = sorted(capability.args.items(), key=lambda item: not item[1].required)
     parameters = {
         "type": "object",
@@ -59,7 +76,7 @@ def _offer(capability: Capability) -> ToolOffer:
         "required": [name for name, spec in needed_first if spec.required],
         "additionalProperties": False,
     }
-    description = _SAID.get(capability.name, f"Operation {capability.op} of tool {capability.tool}.")
+    description = _SAID.get(capability.name, f"Operation {capability.op} of tool {capability.tool}.") + also
     return offer_of(capability.tool, capability.op, description=description, parameters=parameters)
 
 

@@ -59,21 +59,19 @@ from fleet.kernel.ids import Digest, Principal
 from fleet.models.chat import TokenUsage
 from fleet.models.port import AgentAnswer, AgentRequest
 from fleet.models.replies.session_reply import SessionReply
-from fleet.models.routing.routing import estimate_tokens
 from fleet.owner.engineering.course import Course
 from fleet.owner.engineering.desk import Desk
 from fleet.owner.engineering.runs import RUNS, Files, format_changes, lint_changes, run_call
 from fleet.owner.journal.step_records import cost_of_failure
 from fleet.owner.journal.steps import Computed, Work
 from fleet.owner.tools.decisions import require_budget
+from fleet.owner.tools.outside import look_outside, terms_as_offered
 from fleet.owner.workbench import Workbench
 from fleet.story.sessions.steps import step_of_turn
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
 """Between two tries of an engine that limits or fails."""
 _MAX_SAID = 300
-_FRAME_TOKENS = 1_000
-"""Rules and persona, which the agent puts before what the owner sends."""
 STEP_OF: Mapping[str, str] = {
     "read": "files.read",
     "files": "files.list",
@@ -160,8 +158,7 @@ class _Loop:
     @classmethod
     async def opened(cls, bench: Workbench, given: Assignment) -> _Loop:
         """The session with the terms that are on record for it: an engine that changes meanwhile changes nothing."""
-        texts = (*given.request.texts, *(offer.model_dump_json() for offer in OFFERS))
-        terms = given.terms.model_copy(update={"prompt": estimate_tokens("".join(texts)) + _FRAME_TOKENS})
+        terms = terms_as_offered(bench, given.work.seat.role, given.terms, given.request)
 
         # A fork takes over the terms with the turns: what those used is used.
         first = f"{step_of_turn(bench.state, given.step, 1)}/begin"
@@ -218,7 +215,8 @@ class _Loop:
         """The next reply is on record, or that the engine gave none."""
         sampling = self._is.request.sampling.model_copy(update={"max_tokens": self.terms.output})
         turns = messages_for(state, is_summary=is_summary)
-        request = replace(self._is.request, tools=OFFERS, turns=turns, sampling=sampling)
+        tools = (*OFFERS, *self.terms.outside)
+        request = replace(self._is.request, tools=tools, turns=turns, sampling=sampling)
         work = replace(self._is.work, tool="model", op="engineer", about=f"turn {number} of {self.terms.turns}")
         try:
             answer = await self._patiently(self.course.turn(number), request, work, state)
@@ -319,6 +317,8 @@ class _Loop:
             await require_budget(self._bench, self._is.work.seat.role, self._is.work.task_id)
         if call.name in RUNS:
             return await self._run(state, call, step)
+        if call.is_outside:
+            return await look_outside(self._bench, step, self._is.work, call, state)
         outcome = await self._compute(state, call, step)
         outcome = await self._with_hints(state, outcome, step)
         tests = f"{step}/tests"

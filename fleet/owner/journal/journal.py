@@ -118,8 +118,8 @@ class Journal(StoryStream):
         self._sandbox, self._agents, self._packs = sandbox, agents, packs
         self.budgeting = budgeting or Budgeting()
         self._running = set[RunKey]()
-        # One call at a time looks at what is left and takes its part: two must not take the same.
-        self._taking = asyncio.Lock()
+        # One call at a time looks at what is left and takes its part, of a budget or of the steps (MB-22).
+        self._taking, self._counting = asyncio.Lock(), asyncio.Lock()
         self._asking, self._call_ended = list[StepId](), asyncio.Event()
 
     async def load(self) -> None:
@@ -269,9 +269,10 @@ class Journal(StoryStream):
         finished = self._finished(step_id)
         if finished is None:
             outcome = await effect()
-            started = await self._starting(step_id, request, work, StepTerms("tool", "PURE", _COMPUTED_S))
             payload = await finished_effect(self.blobs, step_id, outcome.result, trees=outcome.trees)
-            finished = await self.finish(started, payload, step_id=step_id, actor=work.seat.principal)
+            async with self._counting:
+                started = await self._starting(step_id, request, work, StepTerms("tool", "PURE", _COMPUTED_S))
+                finished = await self.finish(started, payload, step_id=step_id, actor=work.seat.principal)
         return json.loads(await self.blobs.get(finished.result_digest))
 
     # Steps whose effect may not be repeated (RC-52, RC-57).
@@ -474,8 +475,7 @@ class Journal(StoryStream):
             allow_again(self.state, self.budgeting.limits, need, now_ms=now_ms)
             await self.budgeting.hold_again(self.state, step_id, epoch=epoch, now_ms=now_ms)
             return request
-        # What the same step holds for an earlier request is free for this one, which takes its place.
-        before = self.state.steps.get(step_id)
+        before = self.state.steps.get(step_id)  # what it holds for an earlier request is free for this one
         state = self.state if before is None else without_hold(self.state, before.started)
         allowance = await self.budgeting.allow(state, need, epoch=epoch, now_ms=now_ms)
         bounded = bounded_request(request, allowance.max_tokens)
@@ -547,10 +547,10 @@ class Journal(StoryStream):
 
     async def _start(self, step_id: StepId, request: Digest, work: Work, terms: StepTerms, *also: Payload) -> RunKey:
         """As `begin`, for a step of this request that the policy allows."""
-        step = self.state.steps.get(step_id)
-        if step is not None and self.is_open(step_id, request):
-            return step.started.key
-        return await self.begin(await self._starting(step_id, request, work, terms), *also)
+        if self.is_open(step_id, request):
+            return self.state.steps[step_id].started.key
+        async with self._counting:
+            return await self.begin(await self._starting(step_id, request, work, terms), *also)
 
     async def _starting(self, step_id: StepId, request: Digest, work: Work, terms: StepTerms) -> StepStarted:
         """What is recorded when the step starts, once the story runs and the policy allows it."""

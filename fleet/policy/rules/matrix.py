@@ -23,6 +23,23 @@ def offered(policy: Policy, role: str, *, phase: Phase, is_read_only: bool = Fal
     )
 
 
+def reaching(policy: Policy, role: str, *, phase: Phase) -> tuple[tuple[Capability, tuple[str, ...]], ...]:
+    """The operations with which an engineer at work looks at something outside, each with the names that it may use.
+
+    They change nothing, nobody is asked for them, and what they reach is listed under `targets` (RT-37).
+    """
+    found: list[tuple[Capability, tuple[str, ...]]] = []
+    for capability in offered(policy, role, phase=phase):
+        declared = capability.declared
+        kinds = {spec.target for spec in capability.args.values() if spec.target is not None}
+        is_look = declared.effect == "PURE" and declared.side_effects == "none" and declared.approval == "never"
+        if not is_look or declared.scope not in ("external", "cluster") or len(kinds) != 1:
+            continue
+        if names := policy.targets.names(next(iter(kinds))):
+            found.append((capability, names))
+    return tuple(found)
+
+
 def permissions(policy: Policy) -> dict[str, dict[str, dict[str, str]]]:
     """Role -> phase -> operation -> `allow` or `ask`, for calls of people and agents (RT-36).
 

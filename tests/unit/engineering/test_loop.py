@@ -205,6 +205,16 @@ def test_same_call_on_the_same_files_is_answered_from_the_record_and_ends_the_se
     assert next_step(state) == Over(SessionEnding.SAME_CALL)
 
 
+def test_same_call_is_pointed_out_in_the_third_turn_and_calls_of_one_reply_count_once():
+    state = turn(begin(TERMS, BASE), said(*[RUN] * 8), look("same"), look("same"))
+    assert isinstance(next_step(state), Ask), "one reply says nothing about the next"
+    for number in (2, 3):
+        state = turn(state, said(RUN))
+        assert ("it can tell you nothing new" in told(state)) == (number == 3)
+    state = turn(turn(state, said(RUN)), said(RUN))
+    assert next_step(state) == Over(SessionEnding.SAME_CALL)
+
+
 def test_call_that_is_made_again_after_a_change_is_made():
     state = turn(begin(TERMS, BASE), said(RUN, RUN), look("same"), look("same"))
     state = turn(state, said(EDIT, RUN), Outcome("edit", "Edited", head("one")), look("same", at="one"))

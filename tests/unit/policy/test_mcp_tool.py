@@ -72,6 +72,20 @@ async def test_approved_tool_is_called() -> None:
     assert "Adds two numbers." in listed.text
 
 
+@pytest.mark.rule("RT-54")
+async def test_tools_that_only_read_are_named_by_the_owner_of_the_policy() -> None:
+    server = server_saying()
+    pins = await pins_of(server)
+    declared = McpServer(url="https://mcp.test/mcp", tools=pins, reads=frozenset({"add"}))
+    reading = McpTool(MemoryBlobStore(), servers={"calc": declared}, reach=lambda _, __: server)
+    found = await ask(reading, "read", tool="add", args={"a": 1, "b": 2})
+    assert (found.outcome, found.text) == ("succeeded", "the sum is 3")
+    with pytest.raises(PolicyDenied, match="not listed under reads"):
+        await ask(tool(server, pins), "read", tool="add", args={"a": 1, "b": 2})
+    with pytest.raises(ValidationError, match="reads names 'minus', which is not among tools"):
+        McpServer(url="https://mcp.test/mcp", tools=pins, reads=frozenset({"minus"}))
+
+
 @pytest.mark.rule("RT-64")
 async def test_changed_description_disables_the_tool_until_it_is_approved_again() -> None:
     pins = await pins_of(server_saying())
