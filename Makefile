@@ -13,7 +13,7 @@ FOUND := $(shell for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo local test coverage test-fast test-real test-wide vllm-cpu test-vllm bench-vllm lint types imports rules docs lock chaos bench tools e2e-slow longest clean desk landing images scan push
+.PHONY: help setup demo local test coverage test-fast test-real test-wide vllm-cpu test-vllm bench-vllm lint types imports rules docs lock chaos fuzz bench tools e2e-slow longest clean desk landing images scan push
 # Steps of `make test` run in the order written, even under -j.
 .NOTPARALLEL:
 
@@ -35,7 +35,7 @@ help: ## this list
 	@echo "make scan | push   scan them with trivy; scan and push them (REGISTRY=registry.example/team)"
 	@echo "make tools      call every tool once against the programs of this machine (ARGS=--json)"
 	@echo "make lint | types | imports | rules | docs | longest      one check each"
-	@echo "make e2e-slow | chaos | bench                            long runs"
+	@echo "make e2e-slow | chaos | fuzz | bench                     long runs"
 	@echo "make setup      the environment in .venv/, and the typed part of swe_fleet_client"
 	@echo "make lock       resolve requirements.lock, requirements-dev.lock and the lock of vLLM's image again"
 	@echo "make clean      remove what was built here; stories and their logs stay"
@@ -138,6 +138,10 @@ bench-vllm:
 
 chaos: $(READY)
 	$(PYTEST) -m slow tests/chaos $(ARGS)
+
+# 10,000 generated calls at each of the doors gRPC, MCP and WebSocket; `make test` has 500.
+fuzz: $(READY)
+	FLEET_TEST_FUZZ=20 $(PYTEST) tests/serve/test_door_fuzz.py $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks

@@ -73,6 +73,7 @@ CouncilKind = Literal["selection", "gate", "estimate"]
 OutputKind = Literal["code_patch", "design", "plan", "text"]
 Vote = Literal["approve", "reject", "abstain"]
 BallotRefusal = Literal["invalid", "late", "ineligible", "duplicate"]
+"""Why a ballot counts for nothing; `invalid` alone is recorded, the others are read from logs (CN-47, CN-48)."""
 UndecidedReason = Literal[
     "no_quorum", "no_valid_candidate", "all_rejected", "no_majority", "budget_exhausted", "deadline"
 ]

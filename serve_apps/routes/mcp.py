@@ -22,7 +22,7 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
-from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
@@ -34,7 +34,7 @@ from fleet.desk.tools.tasks import TaskDesk
 from fleet.events.codec import published
 from fleet.kernel.errors import FleetError, InvalidInput, NotFound, SandboxUnavailable
 from fleet.kernel.ids import EntityId, Principal, StoryId
-from fleet.policy.rules.calls import ToolCall
+from fleet.policy.rules.calls import CallArgs, ToolCall
 from fleet.policy.runs.spec import FINAL_STATUSES
 from fleet.policy.runs.task_spec import TaskSpec
 from serve_apps.mcp_tools import IdempotencyKey, McpArgs, McpOperation, OfStory
@@ -98,7 +98,7 @@ class _OfSession(McpArgs):
 class _Invoke(_OfSession):
     tool: Annotated[str, Field(max_length=40)]
     op: Annotated[str, Field(max_length=40)]
-    args: dict[str, JsonValue] = Field(default_factory=dict)
+    args: CallArgs = Field(default_factory=dict)
     key: IdempotencyKey
 
 

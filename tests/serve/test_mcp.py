@@ -67,6 +67,9 @@ async def test_tools_of_a_session_work_over_mcp_and_wait_for_a_person():
         shown = await dev.ask("show_invocation", invocationId=done["invocation_id"])
         assert shown == done
         install = {"sessionId": session, "tool": "exec", "op": "run", "args": {"argv": ["pip", "install", "x"]}}
+        for args in ({"path": 1.5}, {"path": {"a": [6.06e16]}}):
+            wrong = await dev.refused("invoke_tool", **install | {"args": args}, idempotencyKey="key-args-1")
+            assert (wrong["code"], wrong["details"]["problems"][0]["pointer"]) == ("invalid_input", "/args")
         asked = await dev.refused("invoke_tool", **install, idempotencyKey="key-install-1")
         assert (asked["code"], asked["retry"]) == ("approval_required", "later")
         url = f"/api/planner/stories/{STORY}/approvals/{asked['details']['approval_id']}/grant"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import AfterValidator, Field, JsonValue
 
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.ids import Digest, EntityId, Principal
@@ -18,22 +18,25 @@ from fleet.policy.capabilities import ToolGate
 from fleet.policy.rules.table import Origin
 
 
+def _has_a_digest(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        digest_of_json(value)
+    except (TypeError, UnicodeEncodeError, RecursionError) as error:
+        raise ValueError("use texts and integers; it has no canonical form") from error
+    return value
+
+
+CallArgs = Annotated[dict[str, JsonValue], AfterValidator(_has_a_digest)]
+"""Arguments of a call, by name."""
+
+
 # Source: RT-32.
 class ToolCall(Frozen):
     """What the caller asks for. Any other field, such as `approved`, is refused."""
 
     tool: Annotated[str, Field(max_length=40)]
     op: Annotated[str, Field(max_length=40)]
-    args: dict[str, JsonValue] = Field(default_factory=dict)
-
-    @field_validator("args")
-    @classmethod
-    def _has_a_digest(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        try:
-            digest_of_json(value)
-        except (TypeError, UnicodeEncodeError, RecursionError) as error:
-            raise ValueError("use texts and integers; it has no canonical form") from error
-        return value
+    args: CallArgs = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,6 +150,8 @@ async def test_work_that_changes_nothing_parks_the_story_instead_of_being_done_f
     async def nothing(*_: Any) -> None:
         nonlocal calls
         calls += 1
+        if calls > 1:
+            pytest.fail("the work is done again")
 
     for intent in list(story_owner._PROCEDURES):  # noqa: SLF001
         monkeypatch.setitem(cast("dict[Any, Any]", story_owner._PROCEDURES), intent, nothing)  # noqa: SLF001
