@@ -23,8 +23,7 @@ from fleet.policy.runs.toolchains import Language, ToolchainConfig, layer_named
 from fleet.sandbox.backends.identity import is_reachable
 from fleet.sandbox.backends.toolchain import Toolchain, scratch, user_environment
 from fleet.sandbox.folders.bases import size_below
-from fleet.sandbox.folders.layer_book import LayerLimits
-from fleet.sandbox.folders.package_layers import MissingToolchain, PackageLayers
+from fleet.sandbox.folders.package_layers import LayerLimits, MissingToolchain, PackageLayers
 from fleet.trees.port import DiskUse
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -36,8 +36,8 @@ from fleet.policy.runs.spec import LiveFolder, RunSpec
 from fleet.sandbox.backends.identity import Identity, is_alive, lease_identity
 from fleet.sandbox.folders.bases import Base, BaseFolders, BaseTree, read_base
 from fleet.sandbox.folders.layer import Layer, Rewrite
-from fleet.sandbox.folders.layer_book import LayerLimits
 from fleet.sandbox.folders.mark import Known, drop_mark, read_mark
+from fleet.sandbox.folders.package_layers import LayerLimits
 from fleet.sandbox.folders.session_folder import LiveSpace, SessionFolder, StoryUser, is_there, made_folder, taken_over
 from fleet.sandbox.folders.tree_reader import is_skipped
 from fleet.sandbox.folders.tree_writer import check_tree, write_tree

@@ -114,8 +114,8 @@ def _bubblewrap(
     egress: EgressSettings | None = None,
 ) -> BubblewrapBackend:
     from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
-    from fleet.sandbox.folders.layer_book import LayerLimits
     from fleet.sandbox.folders.live import FolderLimits
+    from fleet.sandbox.folders.package_layers import LayerLimits
 
     given = disk or SessionDiskSettings()
     return BubblewrapBackend(

@@ -21,8 +21,7 @@ from fleet.kernel.ids import Digest
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.policy.runs.toolchains import Language
 from fleet.sandbox.backends.identity import process_name, toolchain_root
-from fleet.sandbox.folders.layer_book import LayerLimits
-from fleet.sandbox.folders.package_layers import PackageLayers
+from fleet.sandbox.folders.package_layers import LayerLimits, PackageLayers
 from fleet.secrets.port import SecretDelivery
 from fleet.trees.files import FileBlobStore
 from fleet.trees.port import BlobStore

@@ -19,8 +19,7 @@ from fleet.kernel.errors import SandboxUnavailable
 from fleet.policy.runs.toolchains import DEFAULT_TOOLCHAINS, LayerName
 from fleet.sandbox.backends.toolchain import Toolchain
 from fleet.sandbox.backends.toolchains import Toolchains
-from fleet.sandbox.folders.layer_book import LayerLimits
-from fleet.sandbox.folders.package_layers import MissingToolchain, PackageLayers
+from fleet.sandbox.folders.package_layers import LayerLimits, MissingToolchain, PackageLayers
 from fleet.sandbox.folders.workspace import free_bytes
 from fleet.trees.port import DiskUse
 from tests.support.chaos_servers import small_disk
