@@ -57,7 +57,8 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
-        raise InvalidInput(f"there is no story file {path}", field="story") from error
+        told = f"there is no story file {path}: give the path of one, or say in words what to build, between quotes"
+        raise InvalidInput(told, field="story") from error
     except OSError as error:
         raise InvalidInput(f"cannot read story file {path}: {error.strerror}", field="story") from error
     try:
