@@ -504,17 +504,20 @@ def _reject(
 
 
 def fix_task(state: StoryState, task_id: EntityId, reason: str) -> tuple[Payload, ...]:
-    """The task that a loop-back to BUILD adds, so that the build is not done again at once (LC-91)."""
+    """The task that a loop-back to BUILD adds, so that the build is not done again at once (LC-91).
+
+    It goes to the role that did all the work; to a developer where several did.
+    """
     if state.plan is None:
         return ()
-    plan_id = state.plan.proposal.plan_id
+    plan_id, roles = state.plan.proposal.plan_id, {one.task.role for one in state.tasks.values()}
     task = Task(
         task_id=task_id,
         story_id=state.story_id,
         plan_id=plan_id,
         title=f"Mend the findings of round {state.gone_back + 1}",
         description=reason,
-        role="developer",
+        role=next(iter(roles)) if len(roles) == 1 else "developer",
         kind="fix",
         estimated_hours=1,
         priority=1,

@@ -22,7 +22,7 @@ from fleet.events.payload import Payload
 from fleet.events.story import StoryCancelled, StoryEdited, StoryParked, StoryTransitioned
 from fleet.events.task import TaskAdded, TaskTransitioned
 from fleet.kernel.errors import FleetError, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
-from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, StreamId
+from fleet.kernel.ids import Digest, EntityId, Principal
 from fleet.story.approvals import (
     check_delegable,
     check_notes,
@@ -32,7 +32,7 @@ from fleet.story.approvals import (
     supporting_fact,
     valid_grant,
 )
-from fleet.story.commands.command import Caller, Facts
+from fleet.story.commands.command import Caller
 from fleet.story.commands.gates import Reject, decide_gate, find_approval, fire
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.lifecycle import FsmConfig
@@ -54,6 +54,7 @@ from tests.support.story_events import (
     StoryLog,
     created_payload,
     digest,
+    facts,
     story,
     subject,
 )
@@ -240,7 +241,7 @@ def test_no_after_the_design_takes_the_one_way_back_that_the_caller_may(
     config = FsmConfig.model_validate(document)
     log = ask(story(until="merged"), "qa_passed", Subject(kind="tree", id=STORY, digest=MERGED), role="qa")
     caller = Caller(principal=Principal("user:quinn"), roles=frozenset(roles))
-    said = Reject(gate="qa_passed", reason="the slug is empty").decide(log.state, facts(config, caller))
+    said = Reject(gate="qa_passed", reason="the slug is empty").decide(log.state, replace(facts(caller), fsm=config))
     kinds = [payload.type for payload in said if isinstance(payload, Payload)]
     if event is None:
         assert kinds == ["ApprovalRejected"]
@@ -250,24 +251,6 @@ def test_no_after_the_design_takes_the_one_way_back_that_the_caller_may(
     assert isinstance(moved, StoryTransitioned)
     assert isinstance(added, TaskAdded)
     assert (moved.event, moved.reason, added.task.description) == (event, "the slug is empty", "the slug is empty")
-
-
-def facts(config: FsmConfig, caller: Caller) -> Facts:
-    """What the owner gathers, as far as a decision about a gate looks at it."""
-    unused: Any = None
-    return Facts(
-        caller=caller,
-        stream=StreamId(f"story:{STORY}"),
-        command_id=CommandId("no-1"),
-        now_ms=NOW,
-        fsm=config,
-        budgets=unused,
-        planning=unused,
-        assignable_roles=(),
-        coach=unused,
-        thresholds={},
-        held=frozenset(),
-    )
 
 
 def accepted() -> StoryLog:
@@ -469,3 +452,23 @@ def test_review_is_signed_off_by_nobody_who_wrote_something_in_the_tree():
         assert refused.value.details["rule_id"] == "author_is_approver"
     granted, *_ = decide(log.state, "review_approved", ARCHIE)
     assert signed(log.add(granted, actor=ARCHIE.principal), "review_signoff", "review_approved")
+
+
+@pytest.mark.rule("LC-99", "LC-91")
+@pytest.mark.parametrize(("role", "mends"), [("developer", "developer"), ("data", "data")])
+def test_no_of_a_review_goes_back_to_the_role_that_did_all_the_work(role: str, mends: str):
+    log = sdlc("review_approved", subject("tree", STORY, MERGED), until="merged").move("TEST", "tests_done", "REVIEW")
+    done = {
+        name: replace(task, task=task.task.model_copy(update={"role": role})) for name, task in log.state.tasks.items()
+    }
+    no = Reject(gate="review_approved", reason="the schema has no index")
+    said = no.decide(log.state.with_(tasks=done), facts(ARCHIE))
+    assert [one.type for one in said if isinstance(one, Payload)] == [
+        "ApprovalRejected",
+        "StoryTransitioned",
+        "TaskAdded",
+    ]
+    moved, added = said[1:]
+    assert isinstance(moved, StoryTransitioned)
+    assert isinstance(added, TaskAdded)
+    assert (moved.event, moved.to, added.task.role) == ("request_changes", "BUILD", mends)
