@@ -24,6 +24,7 @@ def show_environment(output: Output, *, repo: Path, root: str | None) -> int:
     """What was found in the folder is shown, and `.fleet/workspace.toml` is written where there is none."""
     if not repo.is_dir():
         raise InvalidInput(f"{repo} is no directory: name the folder of a repository with --repo", field="repo")
+    _check_top(repo)
     paths = _listed(repo)
     file = repo / WORKSPACE_FILE
     declared = parse_workspace_file(file.read_bytes()) if file.is_file() else None
@@ -64,6 +65,22 @@ def show_environment(output: Output, *, repo: Path, root: str | None) -> int:
     return DONE
 
 
+def _check_top(repo: Path) -> None:
+    """Returns where a run would read the file: a top folder with files, or one that is no repository yet."""
+    here = repo.resolve()
+    if (here / ".git").exists():
+        return
+    if (here / "HEAD").is_file() and (here / "objects").is_dir():
+        raise InvalidInput(f"{repo} is a bare repository, without files: name the folder of a checkout", field="repo")
+    above = next((folder for folder in here.parents if (folder / ".git").exists()), None)
+    if above is not None:
+        raise InvalidInput(
+            f"{repo} is a folder of the repository {above}, and the file is read at its top only: name that with "
+            f"--repo, and this folder with --root {here.relative_to(above)}",
+            field="repo",
+        )
+
+
 def _as_row(part: Part) -> dict[str, Any]:
     names = ("folder", "language", "manifest", "lockfile", "fetched", "test", "build", "lint")
     return {name: getattr(part, name) for name in names}
@@ -77,7 +94,9 @@ def _listed(repo: Path) -> list[str]:
         plain = (Path(folder, name) for name in files)
         paths += [str(path.relative_to(repo)) for path in plain if path.is_file() and not path.is_symlink()]
         if len(paths) > _MOST_LISTED:
-            raise InvalidInput(f"{repo} has more than {_MOST_LISTED} files: name the part to work on with --repo")
+            raise InvalidInput(
+                f"{repo} has more than {_MOST_LISTED} files: write {WORKSPACE_FILE} by hand, with `root`"
+            )
     return paths
 
 

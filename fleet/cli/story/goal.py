@@ -39,16 +39,21 @@ _PATIENCE_S = 300.0
 """How long a proposal may take: a model, and one repair."""
 
 
-def prepare(settings: FleetSettings, options: RunOptions) -> None:
+def prepare(settings: FleetSettings, options: RunOptions, output: Output) -> None:
     """A new folder is a repository without a file. Nothing is made for a goal that names nothing to build (PL-54)."""
     from fleet.forge.local.begin import begin_repository, is_unused
 
     assert options.goal is not None
+    folder = local_folder(options)
+    is_new = folder is not None and is_unused(folder)
+    if not is_new:
+        check_repo(options.repo)
     coach = config_files(settings).load("coach.yaml", CoachConfig)
     discover(options.goal, language="en", is_empty=True, config=coach)
     parse_answers(options.answers)
-    folder = local_folder(options)
-    if folder is not None and is_unused(folder):
+    if folder is not None and is_new:
+        word = "is empty" if folder.exists() else "is not there yet"
+        output.note(f"[yellow]warning[/] {shown(f'{folder.resolve()} {word}')}: a repository is begun in it")
         folder.mkdir(parents=True, exist_ok=True)
         begin_repository(folder, at_s=int(time.time()))
 
@@ -57,7 +62,7 @@ def run_goal(settings: FleetSettings, options: RunOptions, output: Output) -> in
     """Runs the stories of the goal to their ends or to a gate; the exit code says which."""
     read_story(options.story, options.goal, rigor=options.rigor)
     check_options(settings, options)
-    prepare(settings, options)
+    prepare(settings, options, output)
     check_repo(options.repo)
     show_start(settings, options, output)
     return asyncio.run(_run_goal(settings, options, output))

@@ -11,16 +11,26 @@ from fleet.story.text import parse
 
 
 def split_argument(text: str | None) -> tuple[Path | None, str | None]:
-    """A story file, or one sentence: what exists, has a `/` or ends in .yaml or .yml is a file, all else a sentence.
+    """A story file, or one sentence.
+
+    A file is what exists, what ends in .yaml or .yml, and what has a `/` in its first word: a sentence may name paths.
 
     Raises:
-        InvalidInput: one word that is no file, which says nothing to build.
+        InvalidInput: one word that is no file, which says nothing to build; several that look like a missing file.
     """
     if text is None or not text.strip():  # as a variable of the shell that is not set
         return None, None
-    if "/" in text or text.endswith((".yaml", ".yml")) or _exists(text):
+    words = text.split()
+    if _exists(text):
         return Path(text), None
-    if len(text.split()) == 1:
+    if "/" in words[0] or text.endswith((".yaml", ".yml")):
+        if len(words) > 1:
+            raise InvalidInput(
+                f"there is no story file {text[:200]!r}: give the path of one, or put it behind --goal as a sentence",
+                field="story",
+            )
+        return Path(text), None
+    if len(words) == 1:
         raise InvalidInput(
             f"there is no file {text[:80]!r}, and one word says nothing to build: write a sentence in quotation marks, "
             'as in `fleet run "Add a --json option to the report command"`, or name a story file',

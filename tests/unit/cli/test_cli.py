@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from fleet import __version__
 from fleet.cli.app import app
+from fleet.cli.story.story_file import split_argument
 from fleet.config.files import packaged_directory
 
 GOOD = """
@@ -97,6 +98,24 @@ def test_missing_story_file_is_named(fleet: Command, tmp_path: Path):
 @pytest.mark.parametrize("name", ["story.yaml", "story.yml", "stories/one", "./Add a story"])
 def test_missing_file_is_never_taken_for_a_sentence(fleet: Command, name: str):
     failed(fleet("run", name), 2, says="there is no story file")
+
+
+@pytest.mark.rule("PL-54")
+@pytest.mark.parametrize("text", ["Add double(n) to shop/prices.py", "Add a read/write lock to the cache"])
+def test_sentence_may_name_paths(text: str):
+    assert split_argument(text) == (None, text)
+
+
+@pytest.mark.rule("PL-54")
+def test_path_with_blanks_that_exists_is_a_file(tmp_path: Path):
+    path = tmp_path / "my story"
+    path.write_text(GOOD)
+    assert split_argument(str(path)) == (path, None)
+
+
+@pytest.mark.rule("PL-54")
+def test_sentence_that_looks_like_a_file_is_sent_to_goal(fleet: Command):
+    failed(fleet("run", "Read the settings from config/app.yaml"), 2, says="--goal")
 
 
 @pytest.mark.rule("PL-54")

@@ -11,6 +11,9 @@ from typer.testing import CliRunner, Result
 from fleet.cli.app import app
 from fleet.cli.output import Output
 from fleet.cli.project.proposals import parse_answers, show_proposal
+from fleet.cli.story.goal import prepare
+from fleet.cli.story.run_options import RunOptions
+from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import EntityId
 from fleet.planning.coach_config import CoachConfig
@@ -41,6 +44,38 @@ def test_goal_that_names_nothing_makes_no_folder(fleet: Fleet, tmp_path: Path, g
     result = fleet("run", "--goal", goal, "--repo", str(new), "--model", f"recorded:{tmp_path}")
     assert result.exit_code == 2
     assert not new.exists()
+
+
+@pytest.mark.rule("PL-54")
+def test_wrong_repository_is_told_before_a_vague_goal(fleet: Fleet, tmp_path: Path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("x")
+    given = ("run", "make something nice", "--repo", str(tmp_path / "notes"), "--model", f"recorded:{tmp_path}")
+    failed(fleet(*given), 2, says="is not a git repository")
+
+
+@pytest.mark.rule("PL-54")
+@pytest.mark.parametrize(("there", "says"), [(False, "new is not there yet"), (True, "new is empty")])
+def test_repository_that_is_begun_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, there: bool, says: str
+):
+    new = tmp_path / "new"
+    if there:
+        new.mkdir()
+    settings = FleetSettings(home=tmp_path / "home")
+    options = RunOptions(
+        story=None,
+        goal="Convert CSV to JSON",
+        repo=str(new),
+        model=None,
+        record=None,
+        rigor=None,
+        delegate=(),
+        toolchain="python",
+    )
+    prepare(settings, options, Output(as_json=False))
+    assert (new / ".git" / "HEAD").is_file()
+    assert f"{says}: a repository is begun in it" in " ".join(capsys.readouterr().err.split())
 
 
 def test_answer_of_the_wrong_form_is_refused_before_anything_is_made(fleet: Fleet, tmp_path: Path):

@@ -39,6 +39,20 @@ def options(repo: Path, toolchain: str = "python") -> RunOptions:
 
 
 @pytest.mark.rule("RC-110")
+def test_init_writes_nothing_where_no_run_would_read_it(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    make_repository(top, {"web/package.json": "{}"})
+    code, _, text = said("--repo", str(top / "web"))
+    assert (code, (top / "web" / ".fleet").exists()) == (2, False)
+    assert f"repository {top}" in text.replace("\n", " ")
+    assert "--root web" in text.replace("\n", " ")
+    bare = folder(tmp_path / "bare", {"HEAD": "ref: refs/heads/main\n", "objects/info/x": "", "refs/heads/x": ""})
+    code, _, text = said("--repo", str(bare))
+    assert (code, (bare / ".fleet").exists()) == (2, False)
+    assert "is a bare repository" in text
+
+
+@pytest.mark.rule("RC-110")
 @pytest.mark.door("fleet init", stand_in="it needs no fleet")
 def test_init_shows_what_was_found_and_writes_the_file_once(tmp_path: Path) -> None:
     files = {
