@@ -263,7 +263,7 @@ _WORK: Mapping[str, Callable[[StoryState, FsmConfig, int], Owed]] = {
 def waiting_for(state: StoryState, config: FsmConfig, *, now_ms: int) -> str | None:
     """What a person has to do before the story can go on, in words. None when nothing waits for a person."""
     if state.disposition == "parked" and state.park:
-        return f"parked ({state.park.cause}): {state.park.detail}"
+        return f"parked ({state.park.cause}): {state.park.detail.rstrip('.')}. {_way_on(state)}"
     if state.closed or state.disposition != "active":
         return None
     if state.is_paused:
@@ -286,6 +286,17 @@ def waiting_for(state: StoryState, config: FsmConfig, *, now_ms: int) -> str | N
                 "; ".join(f"{r.name}: {r.message}" for r in results if not r.ok) or None
             )
     return None
+
+
+def _way_on(state: StoryState) -> str:
+    """The command with which a parked story goes on: the yes that its park waits for, else that it is resumed."""
+    waits = any(
+        a.request.gate == "council_escalation" and a.status == "requested" and not a.voided
+        for a in state.approvals.values()
+    )
+    if state.park is not None and state.park.cause == "council_undecided" and waits:
+        return f"`fleet story approve {state.story_id} council_escalation` has a new council decide"
+    return f"Once that is mended, `fleet resume {state.story_id}` goes on"
 
 
 def _turned_down(state: StoryState, config: FsmConfig, name: str) -> str | None:

@@ -102,7 +102,8 @@ def error_of(answer: ServerAnswer, engine: HttpEngine, where: str, details: Mapp
     wait = retry_after_s(answer.headers, answer.error)
     if wait is not None and make is _unavailable:
         facts["retry_after_s"] = wait
-    return make(f"{where}: {answer.text}; {mend}", facts)
+    status = "" if answer.status is None else f"HTTP {answer.status}, "
+    return make(f"{where}: {status}{answer.text}; {mend}", facts)
 
 
 def is_refused_key(answer: ServerAnswer) -> bool:

@@ -276,7 +276,7 @@ class RoutedModel:
             (replica.last_error for replica in self._replicas.values() if replica.last_error), "it has no replica"
         )
         return ModelUnavailable(
-            f"engine {self.engine!r} is not asked at present, since it did not answer; it is probed again in "
+            f"engine {self.engine!r} is not asked at present, since calls to it failed; it is probed again in "
             f"{retry_after_s} s. The last failure: {last}",
             engine=self.engine,
             circuit="open",

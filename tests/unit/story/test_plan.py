@@ -251,6 +251,8 @@ def test_undecided_design_parks_and_a_new_text_gets_a_new_council():
     parked = only(log)
     assert isinstance(parked, Park)
     assert (parked.cause, "all_rejected" in parked.detail) == ("council_undecided", True)
+    there = escalated(log.state, DESIGN_COUNCIL, "requested").with_(disposition="parked", park=parked)
+    assert f"`fleet story approve {STORY} council_escalation`" in (waiting_for(there, fsm(), now_ms=NOW) or "")
     edited = log.state.with_(content=replace(log.state.content, digest=digest("new text")))
     back = edited.with_(state="DESIGN")
     assert plan(back, fsm(), now_ms=NOW) == (OpenDesignCouncil(attempt=2),)
@@ -532,7 +534,10 @@ def test_third_takeover_without_progress_parks_as_a_crash_loop():
 @pytest.mark.parametrize(
     ("payload", "waits"),
     [
-        (StoryParked(cause="stuck", detail="nothing moved"), "parked (stuck): nothing moved"),
+        (
+            StoryParked(cause="stuck", detail="nothing moved."),
+            f"parked (stuck): nothing moved. Once that is mended, `fleet resume {STORY}` goes on",
+        ),
         (StoryCancelled(reason="nobody needs it any more"), None),
     ],
 )

@@ -73,6 +73,10 @@ def test_wait_is_a_fact_of_the_error_only_where_waiting_helps() -> None:
     assert "retry_after_s" not in error("x", 401, **{"retry-after": "3"}).details
 
 
+def test_error_names_the_status_of_the_answer() -> None:
+    assert "engine: HTTP 500, boom;" in error("boom", 500).message
+
+
 def test_page_is_shown_as_its_words_and_silence_as_such() -> None:
     assert shown("<html><style>a{b}</style><h1>Bad\n Gateway</h1></html>") == "Bad Gateway"
     assert shown(" ") == "an empty answer"
