@@ -143,11 +143,6 @@ def answer_of(error: openai.APIError) -> ServerAnswer:
     return ServerAnswer(f"{error.message} {error.code or ''}".strip(), status=None, headers={}, body=error.body)
 
 
-def refuses_key(error: Exception) -> bool:
-    """Whether the server refuses the key."""
-    return isinstance(error, openai.APIStatusError) and is_refused_key(answer_of(error))
-
-
 def _by_answer(error: openai.OpenAIError, engine: HttpEngine, where: str, details: dict[str, Any]) -> ModelError:
     assert isinstance(error, openai.APIError)
     return error_of(answer_of(error), engine, where, details)
@@ -218,12 +213,11 @@ def translate(error: openai.OpenAIError, engine: HttpEngine, base_url: str) -> M
     return make(error, engine, where, {"engine": engine.engine_id, "base_url": base_url})
 
 
-class OpenAIChatModel(ServerChatModel):
-    """`ChatModel` over a server with the OpenAI wire format; tools are offered natively."""
+class OpenAIServerModel(ServerChatModel):
+    """What the APIs have in common that OpenAI's SDK speaks: client, key, models and errors."""
 
     def __init__(self, engine: HttpEngine, *, base_url: str, model: str, api_key: str | ApiKey = "") -> None:
         super().__init__(engine, base_url=base_url, model=model, api_key=api_key)
-        self._dialect = LearnedDialect(engine)
         # The SDK wants some key; servers on the own machine ignore it. The real one comes with each request.
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
@@ -236,6 +230,23 @@ class OpenAIChatModel(ServerChatModel):
 
     def _with(self, key: str) -> openai.AsyncOpenAI:
         return self._client.with_options(api_key=key) if key else self._client
+
+    async def _offered(self, key: str) -> Sequence[str]:
+        return [model.id async for model in self._with(key).models.list()]
+
+    def _error_of(self, error: Exception) -> ModelError | None:
+        return translate(error, self._engine, self._base_url) if isinstance(error, openai.OpenAIError) else None
+
+    def _refuses_key(self, error: Exception) -> bool:
+        return isinstance(error, openai.APIStatusError) and is_refused_key(answer_of(error))
+
+
+class OpenAIChatModel(OpenAIServerModel):
+    """`ChatModel` over a server with the OpenAI wire format; tools are offered natively."""
+
+    def __init__(self, engine: HttpEngine, *, base_url: str, model: str, api_key: str | ApiKey = "") -> None:
+        super().__init__(engine, base_url=base_url, model=model, api_key=api_key)
+        self._dialect = LearnedDialect(engine)
 
     async def _open(self, request: ChatRequest, model: str, key: str, partial: Partial) -> EventStream:
         while True:
@@ -268,15 +279,6 @@ class OpenAIChatModel(ServerChatModel):
             for piece in choice.delta.tool_calls or ():
                 _add_use(piece, partial)
         return text
-
-    async def _offered(self, key: str) -> Sequence[str]:
-        return [model.id async for model in self._with(key).models.list()]
-
-    def _error_of(self, error: Exception) -> ModelError | None:
-        return translate(error, self._engine, self._base_url) if isinstance(error, openai.OpenAIError) else None
-
-    def _refuses_key(self, error: Exception) -> bool:
-        return refuses_key(error)
 
 
 def _add_use(piece: Any, partial: Partial) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import openai
@@ -17,15 +17,8 @@ from fleet.kernel.errors import ModelError, ReplyRefused
 from fleet.models.chat import ChatMessage, ChatRequest, Reasoning, TokenUsage, ToolUse
 from fleet.models.engine_config import HttpEngine
 from fleet.models.engines.factory import ApiKey
-from fleet.models.engines.openai import answer_of, refuses_key, translate
-from fleet.models.engines.server_model import (
-    EventStream,
-    Partial,
-    PartialThought,
-    PartialUse,
-    ServerChatModel,
-    is_object,
-)
+from fleet.models.engines.openai import OpenAIServerModel, answer_of
+from fleet.models.engines.server_model import EventStream, Partial, PartialThought, PartialUse, is_object
 from fleet.models.engines.status_errors import ServerAnswer, error_of, is_too_large
 
 REASONING = "reasoning"
@@ -146,23 +139,12 @@ def _thought(part: Reasoning) -> dict[str, Any]:
     return {"type": REASONING, **named, "summary": summary, "encrypted_content": part.opaque}
 
 
-class ResponsesChatModel(ServerChatModel):
+class ResponsesChatModel(OpenAIServerModel):
     """`ChatModel` over the Responses API; tools are offered natively, and nothing is stored at the server."""
 
     def __init__(self, engine: HttpEngine, *, base_url: str, model: str, api_key: str | ApiKey = "") -> None:
         super().__init__(engine, base_url=base_url, model=model, api_key=api_key)
         self._learned = LearnedResponses(engine)
-        self._client = openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key="none",
-            max_retries=0,
-            timeout=None,
-            http_client=self._http,
-            default_headers=engine.headers,
-        )
-
-    def _with(self, key: str) -> openai.AsyncOpenAI:
-        return self._client.with_options(api_key=key) if key else self._client
 
     async def _open(self, request: ChatRequest, model: str, key: str, partial: Partial) -> EventStream:
         while True:
@@ -210,15 +192,6 @@ class ResponsesChatModel(ServerChatModel):
             f"{facts['message']} {facts['code']}".strip(), status=None, headers={}, body={"error": facts}
         )
         return error_of(answer, self._engine, self._where, self._details)
-
-    async def _offered(self, key: str) -> Sequence[str]:
-        return [model.id async for model in self._with(key).models.list()]
-
-    def _error_of(self, error: Exception) -> ModelError | None:
-        return translate(error, self._engine, self._base_url) if isinstance(error, openai.OpenAIError) else None
-
-    def _refuses_key(self, error: Exception) -> bool:
-        return refuses_key(error)
 
 
 def _thought_of(item: Any, place: int) -> PartialThought:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from mcp.server import MCPServer
@@ -12,7 +11,6 @@ from fleet.engineering.tools import OFFERS
 from fleet.extensions.operations.mcp import McpTool
 from fleet.kernel.errors import ToolFailed, VersionConflict
 from fleet.kernel.ids import Digest
-from fleet.owner.engineering.seats import Delivered
 from fleet.policy.mcp_servers import McpServer, tool_pin
 from fleet.policy.roles import load_roles
 from fleet.policy.rules.config import load_policy
@@ -74,9 +72,6 @@ class Outside(SessionWorld):
         await self.begin()
         return self
 
-    async def work(self) -> Delivered:
-        return await self.deliver()
-
 
 def offered(world: SessionWorld) -> list[str]:
     return [offer.name for offer in world.agents.requests[0].tools][len(OFFERS) :]
@@ -91,7 +86,7 @@ async def test_engineer_lists_and_reads_with_tools_of_a_listed_server_and_is_off
         *DONE,
     )
     world = await Outside(script).reach()
-    candidate = await world.candidate(await world.work())
+    candidate = await world.candidate(await world.deliver())
     assert "title.lower()" in candidate["text/slug.py"]
     assert offered(world) == ["mcp__list_tools", "mcp__read"]
     listed, read, denied, unknown, elsewhere, order = told(world)[:6]
@@ -115,7 +110,7 @@ async def test_engineer_lists_and_reads_with_tools_of_a_listed_server_and_is_off
 @pytest.mark.rule("RT-37")
 async def test_session_without_anything_listed_is_offered_what_every_session_is():
     world = await Outside(DONE).reach(listed=False)
-    await world.work()
+    await world.deliver()
     assert offered(world) == []
 
 
@@ -124,20 +119,20 @@ async def test_session_without_anything_listed_is_offered_what_every_session_is(
 async def test_owner_killed_at_any_append_comes_to_the_same_and_a_look_on_record_is_not_made_again(stored: bool):
     script: Script = ([("mcp__read", WORD), ("mcp__read", {**WORD, "args": {"key": "dot"}})], *DONE)
     plain = await Outside(script).reach()
-    expected = await plain.work()
+    expected = await plain.deliver()
     assert isinstance(plain.log, MortalLog)
     crashes = 0
     for at in range(1, plain.log.count + 1):
         world = await Outside(script, MortalLog(at=at, stored=stored)).reach()
         # Of two looks under way at once the other may meet the append that the first one died after.
         with pytest.raises((Crash, VersionConflict)):
-            await world.work()
+            await world.deliver()
         assert isinstance(world.log, MortalLog)
         crashes += world.log.count >= at
         steps = (await world.journal()).state.steps
         known = [name for name, step in steps.items() if step.started.tool == "mcp" and step.finished]
         before = len(world.said)
-        assert await world.work() == expected, at
+        assert await world.deliver() == expected, at
         assert len(world.said) - before <= 2 - len(known), at
     assert crashes == plain.log.count
 
@@ -146,6 +141,6 @@ async def test_server_that_is_down_is_told_and_the_session_goes_on():
     world = await Outside(([("mcp__read", WORD)], *DONE)).reach()
     assert isinstance(world.tools, CountingTools)
     world.tools.failing["mcp.read"] = ToolFailed("MCP server 'words' cannot be used")
-    found: Any = await world.work()
+    found = await world.deliver()
     assert "the tool is out of order" in told(world)[0]
     assert "title.lower()" in (await world.candidate(found))["text/slug.py"]
