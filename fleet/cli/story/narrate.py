@@ -96,10 +96,11 @@ class TurnLines:
         if session not in self._turns:
             return
         calls = self._turns[session][1]
-        if step.exit_code is not None or step.reason is not None:
-            is_exit = step.reason in (None, "ok", "exit_nonzero")
-            calls[place] += f": exit {step.exit_code}" if is_exit else f": {step.reason}".replace("_", " ")
-        elif step.excerpt:
+        if step.exit_code is not None or step.reason not in (None, "ok"):
+            is_exit = step.exit_code is not None and step.reason in (None, "ok", "exit_nonzero")
+            word = "answer" if "__" in calls[place].partition(" ")[0] else "exit"  # a look outside, or a command
+            calls[place] += f": {word} {step.exit_code}" if is_exit else f": {step.reason}".replace("_", " ")
+        elif step.excerpt and step.reason is None:  # a look outside that came to something says it to the engineer
             calls[place] += f": {_cut(step.excerpt, _MOST_SAID)}"
 
     def _out(self, session: str) -> tuple[str, ...]:

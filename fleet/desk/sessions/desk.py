@@ -273,11 +273,13 @@ class SessionReader:
 
     async def _outcome(self, call: CallSteps, step: Step) -> str:
         assert step.finished is not None
-        if call.main is None:
+        if call.main is None or step.finished.outcome == "denied":
             return "not allowed"
         if step.started.kind != "run":
             kind = str((await self._json(step) or {}).get("kind", ""))
-            return _WORDS_OF.get(kind, kind or "done")
+            # A look outside has none: it is a call of a tool.
+            ended = "shown" if step.finished.outcome == "succeeded" else step.finished.outcome.replace("_", " ")
+            return _WORDS_OF.get(kind, kind or ended)
         reason, code = step.finished.reason, step.finished.exit_code
         is_exit = code is not None and reason in (None, "ok", "exit_nonzero")
         return f"exit {code}" if is_exit else str(reason).replace("_", " ")
@@ -286,14 +288,14 @@ class SessionReader:
         assert step.finished is not None
         if step.started.kind == "run":
             return (step.finished.excerpt or "")[-_OUTPUT:]
-        text = str((await self._json(step) or {}).get("text", ""))
+        text = _text_of(await self._json(step) or {})
         return text if len(text) <= _OUTPUT else f"{text[:_OUTPUT]}\n[...]"
 
     async def _whole(self, step: Step) -> str:
         assert step.finished is not None
         raw = await self._blobs.get(step.finished.result_digest)
         if step.started.kind != "run":
-            return str(json.loads(raw).get("text", ""))
+            return _text_of(json.loads(raw))
         return await printed(self._blobs, RunResult.model_validate_json(raw))
 
     async def _tests(self, state: StoryState, turns: Mapping[int, TurnSteps]) -> TestsPage | None:
@@ -335,6 +337,11 @@ class SessionReader:
             return frozenset(Measurement.decode(await self._blobs.get(report.report_digest)).failing)
         except (ArtifactNotFound, ValueError):
             return None
+
+
+def _text_of(result: Mapping[str, Any]) -> str:
+    """What a result says; of a call that came to none, why."""
+    return str(result.get("text") or result.get("message") or "")
 
 
 def _named(state: StoryState, session_id: str) -> SessionSteps:

@@ -65,7 +65,7 @@ class ActingCalls:
         decision = decide(call, facts, policy=policy, approvals=approvals_of(bench.state), now_ms=bench.now_ms)
         wall_s = decision.obligations.timeout_s if isinstance(decision, Allowed) else 0
         terms = StepTerms("tool", "PURE", wall_s)
-        work = replace(self._work, tool=call.tool, op=call.op, about="")
+        work = replace(self._work, tool=call.tool, op=call.op)
         started = started_step(bench.state, step_id, work, request, decision, terms, now_ms=bench.now_ms)
         if not isinstance(decision, Allowed):
             # Nobody is asked for a yes: what would need one is not for looking around. The refusal is the result of the

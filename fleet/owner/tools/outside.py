@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fleet.engineering.shown import cut_output, fenced, output_lines
 from fleet.engineering.state import Outcome, Session
 from fleet.engineering.terms import SessionTerms
@@ -44,6 +46,7 @@ async def look_outside(bench: Workbench, step: str, work: Work, call: SessionCal
         SandboxUnavailable, ToolTimeout, StoreUnavailable: nothing could carry it out now; later, by the same name.
     """
     tool, _, op = call.name.partition("__")
+    work = replace(work, about=f"{call.name} {call.about}".strip())
     seen = await ActingCalls(bench, work, state.head).call(StepId(step), ToolCall(tool=tool, op=op, args=call.args))
     if seen.kind != "result":
         return Outcome("result", seen.text, state.head, wall_ms=seen.latency_ms)

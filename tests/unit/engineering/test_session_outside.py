@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from mcp.server import MCPServer
 
+from fleet.desk.sessions.desk import SessionReader
 from fleet.engineering.tools import OFFERS
 from fleet.extensions.operations.mcp import McpTool
 from fleet.kernel.errors import ToolFailed, VersionConflict
@@ -18,6 +19,7 @@ from fleet.sandbox.memory import MemoryRunLedger
 from tests.support.acting import CountingTools, Crash, MortalLog
 from tests.support.rules import files, fsm, step_policy
 from tests.support.sessions import Script, SessionWorld, told
+from tests.support.story_events import STORY
 
 FIX = {"path": "text/slug.py", "old": "    raise NotImplementedError", "new": "    return title.lower()"}
 DONE: Script = ([("edit", FIX), ("tests", {})], *([("submit", {"summary": "slugify is there"})],) * 2)
@@ -105,6 +107,19 @@ async def test_engineer_lists_and_reads_with_tools_of_a_listed_server_and_is_off
     made = {name: step for name, step in steps.items() if step.started.tool == "mcp"}
     assert {step.started.effect for step in made.values()} == {"PURE"}
     assert all(step.finished is not None for step in made.values())
+    # Those who watch see each call, and which were not allowed.
+    reader = SessionReader(world.desk, world.blobs)
+    page, *_ = await reader.sessions(STORY)
+    first = await reader.session(STORY, page.session_id)
+    seen = [(call.tool, call.about, call.outcome) for turn in first.turns[1:3] for call in turn.calls]
+    assert seen == [
+        ("mcp__read", "word", "shown"),
+        ("mcp__read", "rename", "not allowed"),
+        ("mcp__read", "word", "not allowed"),
+        ("mcp__read", "word", "shown"),
+    ]
+    output = next(call.output for call in first.turns[1].calls if call.outcome == "not allowed")
+    assert "not listed under reads" in output
 
 
 @pytest.mark.rule("RT-37")
